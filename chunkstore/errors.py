@@ -1,0 +1,45 @@
+"""What can go wrong with chunks and blobs, split by who is at fault.
+
+::
+
+    ChunkstoreError
+    ├── Malformed        the caller's value: a digest, a blob id, a size that no blob can have
+    ├── Missing          it is not there: no such blob, no such chunk
+    ├── Corrupt          it is there and wrong: bytes that do not match their digest or their codec
+    ├── Unreachable      nobody answered, or too late: origins, peers, time-outs
+    │   └── Refused      somebody answered no: credentials, permissions
+    └── CacheUnusable    the cache folder: owner, mode, a file that is not ours
+
+An error carries facts (digest, blob id, source), never an errno or a status: each boundary
+translates once.
+"""
+
+from __future__ import annotations
+
+
+class ChunkstoreError(Exception):
+    """A chunk or blob could not be had."""
+
+
+class Malformed(ChunkstoreError, ValueError):
+    """A value from outside is not what it says it is."""
+
+
+class Missing(ChunkstoreError):
+    """The blob or chunk is not there."""
+
+
+class Corrupt(ChunkstoreError):
+    """The bytes are there and do not match what they must be."""
+
+
+class Unreachable(ChunkstoreError):
+    """The source did not answer, or not in time."""
+
+
+class Refused(Unreachable):
+    """The source answered that it will not."""
+
+
+class CacheUnusable(ChunkstoreError):
+    """The cache folder cannot be used as it is."""
