@@ -1,0 +1,1 @@
+"""A bootstrap as a filesystem: the vfs, the pyfuse3 session, its supervisor."""

@@ -1,0 +1,1 @@
+"""Image metadata: the tree and its formats. Pure: no trio, no sockets."""
