@@ -33,7 +33,9 @@ class Digest:
 
     def __post_init__(self) -> None:
         if len(self.raw) != _SIZE:
-            raise Malformed(f"a {self.algorithm.value} digest of {len(self.raw)} bytes, not {_SIZE}")
+            raise Malformed(
+                f"a {self.algorithm.value} digest of {len(self.raw)} bytes, not {_SIZE}"
+            )
 
     @classmethod
     def of(cls, data: Buffer, algorithm: Algorithm = Algorithm.BLAKE3) -> Digest:

@@ -12,7 +12,7 @@ Deliver = Callable[[Chunk, Buffer], Awaitable[None]]
 """Takes one chunk's decoded bytes; the buffer is the source's again when it returns."""
 
 Arrived = Callable[[int], None]
-"""Told how many bytes, from the first on, are in place now; never awaits, grows from call to call."""
+"""Told how many bytes, from the first on, are in place now; never awaits, grows call by call."""
 
 
 class ChunkSource(Protocol):

@@ -1,0 +1,1 @@
+"""Where blobs can always be had: directories, HTTP servers, OCI registries."""

@@ -1,0 +1,1 @@
+"""What an image is built from: directories, tarballs, OCI images."""
