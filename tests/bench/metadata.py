@@ -1,0 +1,134 @@
+"""Metadata through a mount: find, ls -lR, stat, open+read of small files, mount to first ls.
+
+    python -m tests.bench.metadata [--runs 5] [--files 65000] [--json FILE] [FOLDER]
+
+Needs root, squashfuse and mksquashfs.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from .reading import mounted
+from .side_by_side import Table, drop_caches, naiad, seconds
+from .trees import source_tree
+
+Contenders = dict[str, Path]
+
+
+def run(*command: str) -> None:
+    """Run *command*, its output thrown away."""
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def stat_all(paths: list[str]) -> float:
+    """Return microseconds per ``stat``."""
+    return seconds(lambda: [os.lstat(path) for path in paths]) / len(paths) * 1e6
+
+
+def open_read_all(paths: list[str]) -> float:
+    """Return microseconds per file opened, read and closed."""
+
+    def work() -> None:
+        for path in paths:
+            fd = os.open(path, os.O_RDONLY)
+            os.read(fd, 1 << 20)
+            os.close(fd)
+
+    return seconds(work) / len(paths) * 1e6
+
+
+def sample(root: Path, names: list[str], count: int) -> list[str]:
+    """Return *count* of *names* under *root*, the same for every root."""
+    return [f"{root}/{name}" for name in random.Random(5).sample(names, min(count, len(names)))]
+
+
+@contextmanager
+def squashfused(source: Path, scratch: Path) -> Iterator[Path]:
+    """Mount *source* as an uncompressed squashfs through squashfuse."""
+    image, mountpoint = scratch / "tree.sqfs", scratch / "squash"
+    mountpoint.mkdir()
+    run("mksquashfs", str(source), str(image), "-comp", "lz4", "-quiet", "-no-progress")
+    run("squashfuse", str(image), str(mountpoint))
+    try:
+        yield mountpoint
+    finally:
+        run("fusermount3", "-u", str(mountpoint))
+
+
+def cold_and_warm(table: Table, what: str, unit: str, work: dict[str, Callable[[], float]]) -> None:
+    """Add two rows: caches dropped before each run, and not."""
+
+    def cold(measure: Callable[[], float]) -> float:
+        drop_caches()
+        return measure()
+
+    table.row(f"{what}, cold", unit, {k: lambda w=w: cold(w) for k, w in work.items()})  # type: ignore[misc]
+    table.row(f"{what}, warm", unit, work)
+
+
+def rows(table: Table, roots: Contenders, names: list[str]) -> None:
+    """Measure every contender's tree."""
+    find = {k: lambda r=r: seconds(lambda: run("find", str(r))) for k, r in roots.items()}
+    listing = {k: lambda r=r: seconds(lambda: run("ls", "-lR", str(r))) for k, r in roots.items()}
+    cold_and_warm(table, "find", "s", find)  # type: ignore[arg-type]
+    cold_and_warm(table, "ls -lR", "s", listing)  # type: ignore[arg-type]
+    some = {k: sample(r, names, 5000) for k, r in roots.items()}
+    cold_and_warm(table, "stat", "us", {k: lambda p=p: stat_all(p) for k, p in some.items()})  # type: ignore[misc]
+    few = {k: sample(r, names, 3000) for k, r in roots.items()}
+    reading = {k: lambda p=p: open_read_all(p) for k, p in few.items()}
+    cold_and_warm(table, "open+read of a small file, local", "us", reading)  # type: ignore[arg-type]
+
+
+def first_ls(image: Path, mountpoint: Path, cache: Path) -> float:
+    """Return seconds from the command to the end of the first ``ls``."""
+    shutil.rmtree(cache, ignore_errors=True)
+
+    def work() -> None:
+        naiad("mount", str(image), str(mountpoint), "--cache", str(cache))
+        run("ls", str(mountpoint))
+
+    try:
+        return seconds(work)
+    finally:
+        naiad("umount", str(mountpoint))
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path), default=Path("/tmp"))
+@click.option("--runs", default=5)
+@click.option("--files", default=65_000)
+@click.option("--json", "out", type=click.Path(path_type=Path))
+def main(folder: Path, runs: int, files: int, out: Path | None) -> None:
+    """Print the rows."""
+    table = Table(runs, out)
+    with tempfile.TemporaryDirectory(prefix="naiad-bench-", dir=folder) as name:
+        scratch = Path(name)
+        source, image, mountpoint = scratch / "source", scratch / "image", scratch / "mnt"
+        source_tree(source, files)
+        names = [str(p.relative_to(source)) for p in source.rglob("*") if p.is_file()]
+        naiad("build", str(source), str(image))
+        mountpoint.mkdir()
+        cache = scratch / "cache"
+        ready = {"naiad": lambda: first_ls(image, mountpoint, cache)}
+        table.row("mount to the end of the first ls", "s", ready)
+        with mounted(str(image), mountpoint, cache), squashfused(source, scratch) as squash:
+            for path in sample(mountpoint, names, len(names)):
+                Path(path).read_bytes()
+            rows(table, {"naiad": mountpoint, "ext4": source, "squashfuse": squash}, names)
+            report = naiad("status", str(mountpoint), "--json")
+            print(report)
+    table.write()
+
+
+if __name__ == "__main__":
+    main()

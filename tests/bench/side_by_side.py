@@ -1,0 +1,87 @@
+"""Side by side: contenders measured in turn, their medians printed as one row of a table.
+
+The machine's speed drifts, so the contenders of a row take turns (A B A B …) and the row tells the
+ratio of the medians. Nothing here judges.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+Measure = Callable[[], float]
+"""Runs once, returns its figure in the row's unit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table."""
+
+    what: str
+    unit: str
+    medians: dict[str, float]
+    runs: dict[str, list[float]]
+
+    def __str__(self) -> str:
+        figures = "   ".join(f"{name} {value:.4g}" for name, value in self.medians.items())
+        first, *others = self.medians.values()
+        ratio = f"   ({first / others[0]:.2f}x)" if others and others[0] else ""
+        return f"{self.what:58s} {figures} {self.unit}{ratio}"
+
+
+class Table:
+    """Rows as they are measured, printed at once and written as JSON in the end."""
+
+    def __init__(self, runs: int, out: Path | None) -> None:
+        self.runs = runs
+        self._out = out
+        self._rows: list[Row] = []
+
+    def row(self, what: str, unit: str, contenders: Mapping[str, Measure]) -> Row:
+        """Measure *contenders* in turn and add their row; the first is ours."""
+        runs: dict[str, list[float]] = {name: [] for name in contenders}
+        for _ in range(self.runs):
+            for name, measure in contenders.items():
+                runs[name].append(measure())
+        row = Row(what, unit, {k: statistics.median(v) for k, v in runs.items()}, runs)
+        self._rows.append(row)
+        print(row, flush=True)
+        return row
+
+    def write(self) -> None:
+        """Write the rows to the JSON file, if one was named."""
+        if self._out is not None:
+            self._out.write_text(json.dumps([asdict(row) for row in self._rows], indent=1))
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Return how long *work* took."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def drop_caches() -> None:
+    """Write dirty pages out and empty the page, dentry and inode caches (root only)."""
+    subprocess.run(["sync"], check=True)
+    Path("/proc/sys/vm/drop_caches").write_text("3")
+
+
+def naiad(*arguments: str) -> str:
+    """Run the command line, return its stdout; raises CalledProcessError, its stderr shown."""
+    command = [sys.executable, "-m", "cli.main", *arguments]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def peak_rss(pid: int) -> float:
+    """Return the peak resident memory of *pid* that is not mapped from files, in MiB."""
+    facts = dict(
+        line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+    )
+    return int(facts["RssAnon"].split()[0]) / 1024
