@@ -36,6 +36,11 @@ class Corrupt(ChunkstoreError):
 class Unreachable(ChunkstoreError):
     """The source did not answer, or not in time."""
 
+    def __init__(self, *facts: object, retry_after: float | None = None) -> None:
+        super().__init__(*facts)
+        self.retry_after = retry_after
+        """Seconds after which the source asked to be tried again, if it did."""
+
 
 class Refused(Unreachable):
     """The source answered that it will not."""

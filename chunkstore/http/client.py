@@ -1,0 +1,215 @@
+"""Client: requests to any server, over kept connections, through proxies and redirects."""
+
+from __future__ import annotations
+
+import ssl
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import trio
+
+from chunkstore.errors import Malformed, Unreachable
+
+from .answers import failure, refusal
+from .exchange import Exchange, HungUp, tunnel
+from .message import Deadlines, Request, Response
+from .pool import Pool
+from .proxies import Proxies
+from .url import Url
+from .wire import Dial, Socket, Wire, dial_tcp
+
+REDIRECTS = 10
+"""Redirects that are followed; browsers follow 20, Go's programs 10."""
+
+_REDIRECTING = (301, 302, 303, 307, 308)
+_SECRET = frozenset({"authorization", "cookie", "proxy-authorization"})
+_AGENT = "naiad"
+
+
+class Client:
+    """An HTTP client for one event loop; close it to hang up what it keeps."""
+
+    def __init__(
+        self,
+        *,
+        proxies: Proxies | None = None,
+        ca_file: Path | None = None,
+        deadlines: Deadlines | None = None,
+        connections: int = 8,
+        dial: Dial = dial_tcp,
+    ) -> None:
+        """Take at most *connections* per server; trust *ca_file* besides the system's CAs."""
+        self.deadlines = deadlines or Deadlines()
+        self._proxies = proxies or Proxies()
+        self._ca_file = ca_file
+        self._dial = dial
+        self._pool = Pool(connections)
+        self._tls: ssl.SSLContext | None = None
+
+    @asynccontextmanager
+    async def request(
+        self, request: Request, *, redirects: int = REDIRECTS
+    ) -> AsyncIterator[Response]:
+        """Ask, and hold the connection while the answer's body is received.
+
+        The last redirect allowed is the answer itself. A connection is kept for the next request
+        when the body was received to its end, and closed otherwise. Raises Unreachable.
+        """
+        for left in range(redirects, -1, -1):
+            async with self._exchange(request) as response:
+                following = _redirected(request, response)
+                if following is None or not redirects:
+                    yield response
+                    return
+                if not left:
+                    raise Unreachable(f"{request.url}: more than {redirects} redirects")
+                await response.drain()
+            request = following
+
+    async def get(self, url: str | Url, limit: int) -> bytes:
+        """Return a document of at most *limit* bytes; raises ChunkstoreError."""
+        where = Url.parse(url) if isinstance(url, str) else url
+        async with self.request(Request("GET", where)) as response:
+            if response.status != 200:
+                raise await refused(response)
+            return await response.read(limit)
+
+    def close(self) -> None:
+        """Hang up the connections that are kept."""
+        self._pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def idle(self) -> int:
+        """How many connections are kept."""
+        return self._pool.idle
+
+    @asynccontextmanager
+    async def _exchange(self, request: Request) -> AsyncIterator[Response]:
+        async with self._pool.slot(request.url.site):
+            wire, response = await self._answered(request)
+            try:
+                yield response
+            finally:
+                if response.is_over:
+                    self._pool.keep(request.url.site, wire)
+                else:
+                    wire.close()
+
+    async def _answered(self, request: Request) -> tuple[Wire, Response]:
+        # A kept connection may have been closed by the server while the request travelled. Only a
+        # request that does no harm twice is risked on one, and is then asked again on a new one.
+        kept = self._pool.take(request.url.site) if request.is_repeatable else None
+        if kept is not None:
+            try:
+                return kept, await self._converse(kept, request)
+            except HungUp:
+                pass
+        wire = await self._connect(request.url)
+        return wire, await self._converse(wire, request)
+
+    async def _converse(self, wire: Wire, request: Request) -> Response:
+        patience = self.deadlines.progress if request.patience is None else request.patience
+        proxy = self._proxies.before(request.url) if request.url.scheme == "http" else None
+        target = request.url.absolute if proxy else request.url.target
+        try:
+            exchange = Exchange(wire, request, patience)
+            return await exchange.run(target, _headers(request, proxy))
+        except BaseException:
+            wire.close()
+            raise
+
+    async def _connect(self, url: Url) -> Wire:
+        try:
+            with trio.move_on_after(self.deadlines.connect):
+                return await self._reach(url)
+        except OSError as exc:
+            raise failure(url, exc) from exc
+        raise Unreachable(f"{url}: no connection in {self.deadlines.connect:g} s")
+
+    async def _reach(self, url: Url) -> Wire:
+        proxy = self._proxies.before(url)
+        wire = await self._dial(proxy or url)
+        if url.scheme == "http":
+            return wire
+        try:
+            if proxy:
+                await tunnel(wire, url, basic(proxy.userinfo))
+            if not isinstance(wire, Socket):
+                raise Malformed(f"{url}: no TLS over a {type(wire).__name__}")
+            return await wire.secured(self._trust(), url.host)
+        except BaseException:
+            wire.close()
+            raise
+
+    def _trust(self) -> ssl.SSLContext:
+        if self._tls is None:
+            self._tls = ssl.create_default_context()
+            if self._ca_file is not None:
+                self._tls.load_verify_locations(self._ca_file)
+            self._tls.set_alpn_protocols(["http/1.1"])
+        return self._tls
+
+
+async def refused(response: Response) -> Exception:
+    """Return the error that an unwanted *response* is, with what the server says about it."""
+    said = await response.drain()
+    return refusal(response.url, response.status, response.headers, said)
+
+
+def basic(userinfo: str | None) -> str | None:
+    """Return the value of ``Authorization`` for ``USER:PASSWORD``."""
+    return f"Basic {b64encode(userinfo.encode()).decode('ascii')}" if userinfo else None
+
+
+def _headers(request: Request, proxy: Url | None) -> list[tuple[str, str]]:
+    headers = [
+        ("Host", request.url.authority),
+        ("User-Agent", _AGENT),
+        ("Accept-Encoding", "identity"),
+        *request.headers,
+    ]
+    authorization = request.authorization or basic(request.url.userinfo)
+    if authorization:
+        headers.append(("Authorization", authorization))
+    if proxy and proxy.userinfo:
+        headers.append(("Proxy-Authorization", basic(proxy.userinfo) or ""))
+    if request.body is not None:
+        size = len(request.body) if isinstance(request.body, bytes) else request.body.size
+        headers.append(("Content-Length", str(size)))
+    elif not request.is_repeatable:
+        headers.append(("Content-Length", "0"))
+    return headers
+
+
+def _redirected(request: Request, response: Response) -> Request | None:
+    location = response.headers.get("location")
+    if response.status not in _REDIRECTING or location is None:
+        return None
+    url = request.url.join(location)
+    if url.site == request.url.site:
+        following = replace(request, url=replace(url, userinfo=request.url.userinfo))
+    else:
+        # What proves who we are was meant for one server, and is not for where it points.
+        shown = tuple(pair for pair in request.headers if pair[0].lower() not in _SECRET)
+        url = replace(url, userinfo=None)
+        following = replace(request, url=url, headers=shown, authorization=None)
+    is_post = request.method == "POST" and response.status in (301, 302)
+    if is_post or (response.status == 303 and request.method != "HEAD"):
+        following = replace(following, method="GET", body=None)
+    return following
