@@ -1,0 +1,100 @@
+"""The command line's one translation: an error becomes a line on stderr and an exit code.
+
+0 done, 1 failed, 2 misuse (click's own). Expected errors never show a traceback; anything else is a
+bug, logged once with its traceback.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from chunkstore import (
+    CacheUnusable,
+    ChunkstoreError,
+    Corrupt,
+    Malformed,
+    Missing,
+    Refused,
+    Unreachable,
+)
+from rafs.errors import BadImage, BadSource, NoEntry, RafsError, Unsupported, WrongKind
+
+logger = logging.getLogger(__name__)
+
+_SAID = (
+    (Refused, "refused"),
+    (Unreachable, "cannot be reached"),
+    (Missing, "not found"),
+    (Corrupt, "damaged"),
+    (Malformed, "malformed"),
+    (CacheUnusable, "cache cannot be used"),
+    (ChunkstoreError, "failed"),
+    (Unsupported, "not supported"),
+    (BadImage, "bad image"),
+    (BadSource, "cannot build from this"),
+    (NoEntry, "no such file in the image"),
+    (WrongKind, "wrong kind of file"),
+    (RafsError, "failed"),
+)
+"""Expected errors and what each is called; the first that fits speaks."""
+
+
+class Failed(click.ClickException):
+    """A command that could not do its work, said in one line."""
+
+    exit_code = 1
+
+    def show(self, file: object = None) -> None:
+        """Write the line to stderr."""
+        click.echo(f"naiad: {self.message}", err=True)
+
+
+def sentence(exc: BaseException) -> str | None:
+    """Return the line that an expected error is told in, None for a bug."""
+    if isinstance(exc, click.ClickException):
+        return exc.format_message()
+    for kind, said in _SAID:
+        if isinstance(exc, kind):
+            return f"{said}: {_one_line(exc)}"
+    if isinstance(exc, OSError) and exc.strerror:
+        where = f"{_text(exc.filename)}: " if exc.filename is not None else ""
+        return f"{where}{exc.strerror}"
+    return f"failed: {_one_line(exc)}" if isinstance(exc, OSError) else None
+
+
+def _one_line(exc: BaseException) -> str:
+    return " ".join(str(exc).split()) or type(exc).__name__
+
+
+def _text(name: object) -> str:
+    return name.decode(errors="backslashreplace") if isinstance(name, bytes) else str(name)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn every error into one that click prints as a line with its exit code."""
+    try:
+        yield
+    except (click.ClickException, click.Abort, click.exceptions.Exit):
+        raise
+    except BrokenPipeError:
+        raise
+    except Exception as exc:
+        said = sentence(exc)
+        if said is None:
+            logger.exception("this is a bug in naiad")
+            said = f"internal error: {type(exc).__name__}: {_one_line(exc)}"
+        raise Failed(said) from exc
+
+
+class Boundary(click.Group):
+    """A group whose commands fail in one line."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the chosen command, translating what it raises."""
+        with translated():
+            return super().invoke(ctx)
