@@ -41,7 +41,7 @@ def parse_duration(text: str) -> float:
     return float(found[1]) * _SECONDS[found[2] or "s"]
 
 
-class _Parsed(click.ParamType):
+class _Parsed(click.ParamType[object]):
     """A value that a parsing function reads; what it raises becomes a usage error."""
 
     def __init__(self, name: str, parse: Callable[[str], object], example: str) -> None:
