@@ -1,0 +1,105 @@
+"""Bootstrap: an image's whole metadata, whatever version of the format it is in."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from chunkstore import Algorithm, Blob, Buffer, Chunk, Codec, Digest, Extent
+
+from . import extents as arithmetic
+from .chunkmap import Places
+from .errors import BadImage
+from .inode import Entry, Inode, Kind
+from .metadata import Metadata
+from .v6 import V6
+from .v6_tables import BlobEntry
+
+
+class Bootstrap:
+    """A bootstrap, opened: inodes, names and the chunks of files, read in place.
+
+    Every method raises BadImage when what it meets breaks the format, and WrongKind when it does
+    not fit the inode's kind. ``attributes`` and ``scan`` say what ``inode`` and ``children`` do,
+    without objects, for those who ask a million times.
+    """
+
+    def __init__(self, metadata: Metadata, mapped: mmap.mmap | None = None) -> None:
+        self._metadata = metadata
+        self._mapped = mapped
+        facts = metadata.facts
+        self.version: int = facts.version
+        self.root: int = facts.root
+        self.inode_count: int = facts.inode_count
+        self.chunk_size: int = facts.chunk_size
+        self.codec: Codec = facts.codec
+        self.algorithm: Algorithm = facts.algorithm
+        self.blob_entries: tuple[BlobEntry, ...] = facts.entries
+        self.blobs: tuple[Blob, ...] = tuple(entry.blob for entry in facts.entries)
+        self.prefetch: Sequence[int] = facts.prefetch
+        self.attributes = metadata.attributes
+        self.scan = metadata.scan
+        self.lookup = metadata.lookup
+        self.target = metadata.target
+        self.has_xattrs = metadata.has_xattrs
+        self.xattrs = metadata.xattrs
+        self.chunks = metadata.chunks
+
+    @classmethod
+    def open(cls, path: Path, *, digest: Digest | None = None) -> Bootstrap:
+        """Map the file at *path*, which must not change or shrink from now on.
+
+        Raises BadImage, also when the file does not hash to *digest*; OSError.
+        """
+        with path.open("rb") as file:
+            if not file.seek(0, 2):
+                raise BadImage("superblock at byte 0: the file is empty")
+            mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ, flags=mmap.MAP_SHARED)
+        if digest is not None and not digest.matches(memoryview(mapped)):
+            raise BadImage(f"the bootstrap does not match its digest {digest}")
+        return cls(_metadata(mapped), mapped)
+
+    @classmethod
+    def decode(cls, buffer: Buffer) -> Bootstrap:
+        """Read a bootstrap in memory; raises BadImage."""
+        return cls(_metadata(buffer))
+
+    def inode(self, nid: int) -> Inode:
+        """Return what ``stat`` shows of *nid*."""
+        mode, nlink, uid, gid, rdev, size, mtime, nsec, ino = self.attributes(nid)
+        return Inode(nid, ino, mode, uid, gid, nlink, size, rdev, mtime, nsec)
+
+    def children(self, nid: int, cookie: int = 0) -> Iterator[Entry]:
+        """Yield the entries of a directory after *cookie*, without ``.`` and ``..``."""
+        for name, child, place, kind in self._metadata.listing(nid, cookie):
+            yield Entry(name, child, Kind(kind), place)
+
+    def parent(self, nid: int) -> int:
+        """Return the directory that directory *nid* is in; the root's is the root."""
+        parent = self.lookup(nid, b"..")
+        if parent is None:
+            raise BadImage(f"directory {nid} has no entry '..'")
+        return parent
+
+    def extents(self, nid: int, start: int, stop: int) -> Sequence[Extent]:
+        """Return what holds ``[start, stop)`` of a file, clipped to its size, in order."""
+        return arithmetic.extents(self._metadata.file(nid), start, stop)
+
+    def file_chunks(self, nid: int) -> Iterator[tuple[Blob, Chunk] | None]:
+        """Yield what a whole file is made of, in order; None for a hole."""
+        return arithmetic.file_chunks(self._metadata.file(nid))
+
+    def attach(self, blob_index: int, places: Places) -> None:
+        """Take the stored places of a blob's chunks from its own list, which *places* reads."""
+        self._metadata.attach(blob_index, places)
+
+    def close(self) -> None:
+        """Let go of the file; nothing may be asked afterwards."""
+        self._metadata.release()
+        if self._mapped is not None:
+            self._mapped.close()
+
+
+def _metadata(buffer: Buffer | mmap.mmap) -> Metadata:
+    return V6(memoryview(buffer))

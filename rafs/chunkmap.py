@@ -1,0 +1,254 @@
+"""ChunkTable and ChunkMap: an image's chunks by number and by decoded offset, without a scan.
+
+A chunk table is an array of 80-byte records, in a mapped file or in memory. Where it is sorted by
+(blob, index), as naiad writes it, a record is found by guessing its place or by bisection, and
+nothing is kept. Other builders sort by digest; for these an index of 24 bytes per chunk is made
+when the first answer is not where it should be, once. A record that is found is always checked, so
+a table that is not what it seems costs time, never a wrong chunk.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import operator
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from chunkstore import CHUNKS_PER_BLOB, MAX_CHUNK, Blob, Buffer, Chunk, Codec, Digest
+
+from . import v6_tables as tables
+from .erofs import bad, round_block
+from .errors import Unsupported
+from .v6_tables import BlobEntry
+
+_RECORD = tables.CHUNK.size
+_REMEMBERED = 256
+"""Chunks kept ready-made: a reader asks for the same one several times in a row."""
+
+_OFFSET_BITS = 44
+_INDEX_BITS = 24
+_MAX_OFFSET = 1 << _OFFSET_BITS
+_MAX_STORED = 1 << 40
+"""Bytes of a blob, decoded and stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a chunk is stored, told by its blob's own list instead of by the chunk table."""
+
+    stored_offset: int
+    stored_size: int
+    codec: Codec
+    unit_offset: int = 0
+    unit_size: int = 0
+
+
+Places = Callable[[int], Place]
+"""Tells the place of a chunk by its index; raises BadImage."""
+
+
+class ChunkTable:
+    """All chunks that an image speaks of, of every blob: *count* records from *offset* on."""
+
+    def __init__(
+        self, buffer: Buffer, offset: int, count: int, entries: Sequence[BlobEntry]
+    ) -> None:
+        self._buffer = buffer
+        self._start = offset
+        self.entries = entries
+        self._places: dict[int, Places] = {}
+        self._by_index: _Order | None = None
+        self._by_offset: _Order | None = None
+        self._first = [0]
+        for entry in entries:
+            self._first.append(self._first[-1] + entry.blob.chunk_count)
+        self.count = count
+        self.chunk = functools.lru_cache(_REMEMBERED)(self._chunk)
+        """Return the chunk in a row; raises BadImage."""
+
+    def attach(self, blob_index: int, places: Places) -> None:
+        """Take the stored places of a blob's chunks from *places* from now on."""
+        self._places[blob_index] = places
+        self.chunk.cache_clear()
+
+    def find(self, blob_index: int, index: int) -> int | None:
+        """Return the row of chunk *index* of a blob."""
+        wanted = blob_index << _INDEX_BITS | index
+        guess = self._first[blob_index] + index
+        if guess < self.count and self._index_key(guess) == wanted:
+            return guess
+        if self._by_index is None:
+            row = bisect_left(range(self.count), wanted, key=self._index_key)
+            if row < self.count and self._index_key(row) == wanted:
+                return row
+            self._by_index = self._order_by_index()
+        return self._by_index.exact(wanted)
+
+    def covering(self, blob_index: int, offset: int) -> int | None:
+        """Return the row of the chunk that holds a decoded offset of a blob."""
+        wanted = blob_index << _OFFSET_BITS | offset
+        if self._by_offset is None:
+            row = bisect_right(range(self.count), wanted, key=self._offset_key) - 1
+            if row >= 0 and self._holds(row, blob_index, offset):
+                return row
+            self._by_offset = self._order_by_offset()
+        found = self._by_offset.below(wanted)
+        return found if found is not None and self._holds(found, blob_index, offset) else None
+
+    def rows(self, blob_index: int) -> Sequence[int]:
+        """Return the rows of a blob's chunks in decoded order."""
+        if self._by_offset is None:
+            self._by_offset = self._order_by_offset()
+        return self._by_offset.between(blob_index << _OFFSET_BITS, (blob_index + 1) << _OFFSET_BITS)
+
+    def attached(self, blob_index: int) -> bool:
+        """Say whether a blob's places were told."""
+        return blob_index in self._places
+
+    def _index_key(self, row: int) -> int:
+        blob, index = tables.CHUNK_KEY.unpack_from(
+            self._buffer, self._start + row * _RECORD + tables.KEY_OFFSET
+        )
+        return int(blob << _INDEX_BITS | index)
+
+    def _offset_key(self, row: int) -> int:
+        blob, _, offset = tables.CHUNK_PLACE.unpack_from(
+            self._buffer, self._start + row * _RECORD + tables.KEY_OFFSET
+        )
+        return int(blob << _OFFSET_BITS | offset)
+
+    def _order_by_index(self) -> _Order:
+        pairs = tables.CHUNK_KEYS.iter_unpack(self._records())
+        return _Order.of([blob << _INDEX_BITS | index for blob, index in pairs])
+
+    def _order_by_offset(self) -> _Order:
+        pairs = tables.CHUNK_OFFSETS.iter_unpack(self._records())
+        limit = (1 << _OFFSET_BITS) - 1
+        return _Order.of([blob << _OFFSET_BITS | min(offset, limit) for blob, offset in pairs])
+
+    def _records(self) -> memoryview:
+        return memoryview(self._buffer)[self._start : self._start + self.count * _RECORD]
+
+    def _holds(self, row: int, blob_index: int, offset: int) -> bool:
+        blob, size, start = tables.CHUNK_PLACE.unpack_from(
+            self._buffer, self._start + row * _RECORD + tables.KEY_OFFSET
+        )
+        return bool(blob == blob_index and start <= offset < start + size)
+
+    def _chunk(self, row: int) -> Chunk:
+        return unpack_chunk(self._buffer, self._start + row * _RECORD, self.entries, self._places)[
+            1
+        ]
+
+
+def unpack_chunk(
+    buffer: Buffer,
+    place: int,
+    entries: Sequence[BlobEntry],
+    places: Mapping[int, Places] = MappingProxyType({}),
+) -> tuple[Blob, Chunk]:
+    """Read and check the record at byte *place*; a blob in *places* tells its own stored places."""
+    digest, blob_index, flags, stored_size, size, stored_offset, offset, _, index, _ = (
+        tables.CHUNK.unpack_from(buffer, place)
+    )
+    if blob_index >= len(entries):
+        raise bad("chunk", place, f"of blob {blob_index}, there are {len(entries)}")
+    entry = entries[blob_index]
+    blob = entry.blob
+    if not 0 < size <= MAX_CHUNK or offset + size > (round_block(blob.size) or _MAX_OFFSET):
+        raise bad("chunk", place, f"{size} bytes at {offset} of blob {blob.id}")
+    if index >= (blob.chunk_count or CHUNKS_PER_BLOB):
+        raise bad("chunk", place, f"number {index} of blob {blob.id}")
+    if flags & tables.CHUNK_ENCRYPTED:
+        raise Unsupported(f"chunk at byte {place}: it is encrypted")
+    if blob_index in places:
+        told = places[blob_index](index)
+    elif not stored_size:
+        raise Unsupported(f"chunk at byte {place}: only blob {blob.id} itself can tell where it is")
+    else:
+        codec = entry.codec if flags & tables.COMPRESSED else Codec.NONE
+        told = Place(stored_offset, stored_size, codec)
+    if not _plausible(told, size):
+        raise bad("chunk", place, f"{size} bytes stored as {told}")
+    return blob, Chunk(
+        index,
+        Digest(entry.algorithm, digest),
+        offset,
+        size,
+        told.stored_offset,
+        told.stored_size,
+        told.codec,
+        told.unit_offset,
+        told.unit_size,
+    )
+
+
+def _plausible(place: Place, size: int) -> bool:
+    unit = place.unit_size or size
+    return (
+        0 < place.stored_size <= 2 * MAX_CHUNK
+        and place.stored_offset + place.stored_size <= _MAX_STORED
+        and place.unit_offset + size <= unit <= MAX_CHUNK
+        and (place.codec is not Codec.NONE or place.stored_size == unit)
+    )
+
+
+class ChunkMap:
+    """The chunks that an image knows of one blob."""
+
+    def __init__(self, table: ChunkTable, blob_index: int) -> None:
+        self.blob = table.entries[blob_index].blob
+        self._table = table
+        self._blob_index = blob_index
+
+    def __len__(self) -> int:
+        """Return how many there are; an image may know but part of a blob."""
+        return len(self._table.rows(self._blob_index))
+
+    def __iter__(self) -> Iterator[Chunk]:
+        """Yield them in decoded order; raises BadImage."""
+        return map(self._table.chunk, self._table.rows(self._blob_index))
+
+    def get(self, index: int) -> Chunk | None:
+        """Return the chunk that has *index* in its blob; raises BadImage."""
+        row = self._table.find(self._blob_index, index)
+        return None if row is None else self._table.chunk(row)
+
+    def at(self, offset: int) -> Chunk | None:
+        """Return the chunk that holds decoded byte *offset*; raises BadImage."""
+        row = self._table.covering(self._blob_index, offset)
+        return None if row is None else self._table.chunk(row)
+
+
+class _Order:
+    """The rows of a table sorted by some key."""
+
+    def __init__(self, keys: array[int], rows: Sequence[int]) -> None:
+        self._keys = keys
+        self._rows = rows
+
+    @classmethod
+    def of(cls, keys: list[int]) -> _Order:
+        """Sort rows by *keys*, of which row *i* has the one at *i*."""
+        if all(map(operator.lt, keys, itertools.islice(keys, 1, None))):
+            return cls(array("Q", keys), range(len(keys)))
+        rows = array("I", sorted(range(len(keys)), key=keys.__getitem__))
+        return cls(array("Q", sorted(keys)), rows)
+
+    def exact(self, key: int) -> int | None:
+        """Return the row that has *key*."""
+        place = bisect_left(self._keys, key)
+        return self._rows[place] if place < len(self._keys) and self._keys[place] == key else None
+
+    def below(self, key: int) -> int | None:
+        """Return the row with the greatest key that is not above *key*."""
+        place = bisect_right(self._keys, key)
+        return self._rows[place - 1] if place else None
+
+    def between(self, start: int, stop: int) -> Sequence[int]:
+        """Return the rows whose keys are in ``[start, stop)``, in the keys' order."""
+        return self._rows[bisect_left(self._keys, start) : bisect_left(self._keys, stop)]
