@@ -1,0 +1,108 @@
+"""Bootstraps kept in the cache folder by digest, so that a second mount need not fetch one.
+
+``bootstraps/sha256-HEX`` is a bootstrap, written once under another name and then renamed.
+``bootstraps/of-NAME`` holds the digest of the bootstrap that came packed as NAME, a layer's digest.
+A file is hashed whenever it is opened: a disk may have rotted.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from chunkstore import Algorithm, CacheUnusable, Digest, Malformed
+from rafs import BadImage, Bootstrap
+
+logger = logging.getLogger(__name__)
+
+
+class Bootstraps:
+    """The folder of kept bootstraps."""
+
+    def __init__(self, cache: Path) -> None:
+        """Make the folder in *cache*, which must be ours already."""
+        self._folder = cache / "bootstraps"
+        try:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+        except OSError as exc:
+            raise CacheUnusable(f"{self._folder}: {exc.strerror}") from exc
+
+    def find(self, digest: Digest) -> Bootstrap | None:
+        """Open the bootstrap that hashes to *digest*, None if it is not here unharmed."""
+        path = self._path(digest)
+        try:
+            return Bootstrap.open(path, digest=digest)
+        except FileNotFoundError:
+            return None
+        except BadImage:
+            # Written whole and checked, then renamed: only a disk, or a newer naiad, differs.
+            logger.warning("kept bootstrap is damaged, dropped path=%s", path)
+            path.unlink(missing_ok=True)
+            return None
+
+    def packed_as(self, name: Digest) -> Digest | None:
+        """Return the digest of the bootstrap that came packed as *name*, if it has come before."""
+        try:
+            return Digest.parse(self._alias(name).read_text())
+        except (FileNotFoundError, Malformed):
+            return None
+
+    def remember(self, name: Digest, digest: Digest) -> None:
+        """Note that what is packed as *name* holds the bootstrap *digest*."""
+        with self._new() as (file, path):
+            file.write(str(digest).encode())
+            file.flush()
+            path.rename(self._alias(name))
+
+    @contextmanager
+    def arriving(self) -> Iterator[tuple[BinaryIO, Path]]:
+        """Yield a new file to write a bootstrap to, for `keep`; it vanishes if it is not kept."""
+        with self._new() as new:
+            yield new
+
+    def keep(self, path: Path, expected: Digest | None) -> Digest:
+        """Take in the written file at *path* and return its SHA-256.
+
+        Raises BadImage when it does not hash to *expected*.
+        """
+        digest = _digest(path, Algorithm.SHA256)
+        if expected is not None:
+            found = (
+                digest
+                if expected.algorithm is Algorithm.SHA256
+                else _digest(path, expected.algorithm)
+            )
+            if found != expected:
+                raise BadImage(f"the bootstrap is {found} and should be {expected}")
+        path.rename(self._path(digest))
+        return digest
+
+    @contextmanager
+    def _new(self) -> Iterator[tuple[BinaryIO, Path]]:
+        handle, name = tempfile.mkstemp(dir=self._folder, prefix=".new-")
+        path = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file, path
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _path(self, digest: Digest) -> Path:
+        return self._folder / f"{digest.algorithm.value}-{digest.hex}"
+
+    def _alias(self, name: Digest) -> Path:
+        return self._folder / f"of-{name.algorithm.value}-{name.hex}"
+
+
+def _digest(path: Path, algorithm: Algorithm) -> Digest:
+    with path.open("rb") as file:
+        if not file.seek(0, 2):
+            raise BadImage("superblock at byte 0: the file is empty")
+        with mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+            return Digest.of(memoryview(mapped), algorithm)

@@ -1,0 +1,44 @@
+"""IMAGE: what a command line may name an image by, resolved to the place where it lies.
+
+======================================  ========================================================
+``oci:DIR[:TAG]``                       an OCI layout
+``http://…``, ``https://…``             the url of a directory that ``naiad build`` made
+a path that exists                      such a directory, one as nydus-image's users lay it out,
+                                        or a blob file with the bootstrap inside
+``HOST[:PORT]/REPO[:TAG][@sha256:…]``   a registry reference
+======================================  ========================================================
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from chunkstore import Missing
+from chunkstore.http import Client
+from chunkstore.origins.http import HttpOrigin
+
+from .places import Folder, Place, in_directory, in_file
+
+
+def absolute(text: str) -> str:
+    """Return *text* so that it means the same from another working directory."""
+    if _is_remote(text) or text.startswith("oci:"):
+        return text
+    path = Path(text)
+    return str(path.absolute()) if path.exists() else text
+
+
+def find(text: str, client: Client, *, plain_http: bool = False) -> Place:
+    """Return the place that *text* names; raises Missing, Malformed or BadImage."""
+    if _is_remote(text):
+        return Folder(HttpOrigin(text, client))
+    path = Path(text)
+    if path.is_dir():
+        return in_directory(path)
+    if path.is_file():
+        return in_file(path)
+    raise Missing(f"{text}: no such file or directory, and no registry reference")
+
+
+def _is_remote(text: str) -> bool:
+    return text.startswith(("http://", "https://"))

@@ -1,0 +1,166 @@
+"""Where an image lies: how its bootstrap is had, and which origin its blobs come from.
+
+Every layout that IMAGE may name is one class with the same two methods.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import msgspec
+import trio
+
+from chunkstore import Algorithm, Digest, Malformed, Missing, SizedOrigin
+from chunkstore.origins.directory import DirectoryOrigin
+from rafs import BadImage
+from rafs.toc import BOOTSTRAP, MAX_BOOTSTRAP, contents, inline_bootstrap
+
+MAX_DOCUMENT = 4 << 20
+"""Bytes of image.json; a thousand blobs take 150 KiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What a place says of its bootstrap before it is fetched."""
+
+    digest: Digest | None = None
+    """Of the bootstrap itself."""
+    packed: Digest | None = None
+    """Of the layer that it comes packed in."""
+
+
+class Place(Protocol):
+    """Where an image lies."""
+
+    @property
+    def origin(self) -> SizedOrigin:
+        """Where the blobs are."""
+        ...
+
+    async def promise(self) -> Promise:
+        """Say what the bootstrap must be; raises ChunkstoreError."""
+        ...
+
+    async def fetch(self, out: BinaryIO) -> None:
+        """Write the bootstrap to *out*, unchecked; raises ChunkstoreError or BadImage."""
+        ...
+
+
+class Documents(SizedOrigin, Protocol):
+    """An origin with small files beside its blobs."""
+
+    async def document(self, name: str, limit: int) -> bytes:
+        """Return the file *name*, of at most *limit* bytes."""
+        ...
+
+    async def download(self, name: str, out: BinaryIO, limit: int) -> int:
+        """Write the file *name* to *out*; return its bytes."""
+        ...
+
+
+class _BootstrapEntry(msgspec.Struct):
+    digest: str
+
+
+class _Description(msgspec.Struct):
+    """What of image.json says how to fetch."""
+
+    version: int
+    bootstrap: _BootstrapEntry
+
+
+class Folder:
+    """image.json, image.boot and blobs/, in a directory or under a url."""
+
+    def __init__(self, origin: Documents) -> None:
+        self.origin = origin
+
+    async def promise(self) -> Promise:
+        """Read image.json; a folder without one promises nothing."""
+        try:
+            text = await self.origin.document("image.json", MAX_DOCUMENT)
+        except Missing:
+            return Promise()
+        try:
+            said = msgspec.json.decode(text, type=_Description)
+        except msgspec.MsgspecError as exc:
+            raise Malformed(f"{self.origin!r}: image.json: {exc}") from exc
+        if said.version != 1:
+            raise Malformed(f"{self.origin!r}: image.json of version {said.version}, not 1")
+        return Promise(Digest.parse(said.bootstrap.digest))
+
+    async def fetch(self, out: BinaryIO) -> None:
+        """Fetch image.boot, or what nydus-image's users call ``bootstrap``."""
+        try:
+            await self.origin.download("image.boot", out, MAX_BOOTSTRAP)
+        except Missing as missing:
+            try:
+                await self.origin.download("bootstrap", out, MAX_BOOTSTRAP)
+            except Missing:
+                raise missing from None
+
+
+class InsideBlob:
+    """A bootstrap at the end of a blob, found by the blob's table of contents."""
+
+    def __init__(self, origin: SizedOrigin, blob_id: str) -> None:
+        self.origin = origin
+        self._blob_id = blob_id
+
+    async def promise(self) -> Promise:
+        """Read the table of contents."""
+        size = await self.origin.size(self._blob_id)
+        entries = await trio.to_thread.run_sync(contents, size, self._read)
+        for entry in entries:
+            if entry.name == BOOTSTRAP:
+                return Promise(
+                    Digest(Algorithm.SHA256, entry.digest) if any(entry.digest) else None
+                )
+        raise BadImage(f"blob {self._blob_id}: no bootstrap inside")
+
+    async def fetch(self, out: BinaryIO) -> None:
+        """Copy the bootstrap out of the blob."""
+        size = await self.origin.size(self._blob_id)
+        if await trio.to_thread.run_sync(inline_bootstrap, size, self._read, out) is None:
+            raise BadImage(f"blob {self._blob_id}: no bootstrap inside")
+
+    def _read(self, start: int, stop: int) -> bytes:
+        into = bytearray(stop - start)
+        trio.from_thread.run(self.origin.read, self._blob_id, start, memoryview(into), _ignore)
+        return bytes(into)
+
+
+def in_directory(path: Path) -> Place:
+    """Return the place of the image in the directory *path*; raises Missing or BadImage."""
+    if any((path / name).exists() for name in ("image.json", "image.boot", "bootstrap")):
+        return Folder(DirectoryOrigin(path))
+    blobs = path / "blobs" if (path / "blobs").is_dir() else path
+    holders = [blob for blob in sorted(blobs.iterdir()) if _holds_bootstrap(blob)]
+    if not holders:
+        raise Missing(f"{path}: no image (neither image.boot, nor bootstrap, nor a blob with one)")
+    if len(holders) > 1:
+        raise BadImage(f"{path}: {len(holders)} blobs hold a bootstrap; name one of them as a file")
+    return InsideBlob(DirectoryOrigin(blobs, folder=""), holders[0].name)
+
+
+def in_file(path: Path) -> Place:
+    """Return the place of the image whose bootstrap is inside the blob *path*."""
+    return InsideBlob(DirectoryOrigin(path.parent, folder=""), path.name)
+
+
+def _holds_bootstrap(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+
+        def read(start: int, stop: int) -> bytes:
+            file.seek(start)
+            return file.read(stop - start)
+
+        return any(entry.name == BOOTSTRAP for entry in contents(path.stat().st_size, read))
+
+
+def _ignore(_: int) -> None:
+    """Have no use for what has arrived so far."""
