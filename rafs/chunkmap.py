@@ -22,7 +22,7 @@ from chunkstore import CHUNKS_PER_BLOB, MAX_CHUNK, Blob, Buffer, Chunk, Codec, D
 
 from . import v6_tables as tables
 from .erofs import bad, round_block
-from .errors import Unsupported
+from .errors import BadImage, Unsupported
 from .v6_tables import BlobEntry
 
 _RECORD = tables.CHUNK.size
@@ -214,9 +214,16 @@ class ChunkMap:
         return map(self._table.chunk, self._table.rows(self._blob_index))
 
     def get(self, index: int) -> Chunk | None:
-        """Return the chunk that has *index* in its blob; raises BadImage."""
+        """Return the chunk that has *index* in its blob, None if it is unknown; raises BadImage."""
         row = self._table.find(self._blob_index, index)
         return None if row is None else self._table.chunk(row)
+
+    def __getitem__(self, index: int) -> Chunk:
+        """Return the chunk that has *index* in its blob; raises BadImage, also if it is unknown."""
+        chunk = self.get(index)
+        if chunk is None:
+            raise BadImage(f"chunk table: no chunk {index} of blob {self.blob.id}")
+        return chunk
 
     def at(self, offset: int) -> Chunk | None:
         """Return the chunk that holds decoded byte *offset*; raises BadImage."""
