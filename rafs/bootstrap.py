@@ -13,6 +13,8 @@ from .chunkmap import Places
 from .errors import BadImage
 from .inode import Entry, Inode, Kind
 from .metadata import Metadata
+from .v5 import V5
+from .v5_tables import is_v5
 from .v6 import V6
 from .v6_tables import BlobEntry
 
@@ -47,9 +49,10 @@ class Bootstrap:
         self.chunks = metadata.chunks
 
     @classmethod
-    def open(cls, path: Path, *, digest: Digest | None = None) -> Bootstrap:
+    def open(cls, path: Path, *, digest: Digest | None = None, within: str = "") -> Bootstrap:
         """Map the file at *path*, which must not change or shrink from now on.
 
+        *within* is the id of the blob that it was found in: it cannot know that name itself.
         Raises BadImage, also when the file does not hash to *digest*; OSError.
         """
         with path.open("rb") as file:
@@ -58,12 +61,12 @@ class Bootstrap:
             mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ, flags=mmap.MAP_SHARED)
         if digest is not None and not digest.matches(memoryview(mapped)):
             raise BadImage(f"the bootstrap does not match its digest {digest}")
-        return cls(_metadata(mapped), mapped)
+        return cls(_metadata(mapped, within), mapped)
 
     @classmethod
-    def decode(cls, buffer: Buffer) -> Bootstrap:
+    def decode(cls, buffer: Buffer, *, within: str = "") -> Bootstrap:
         """Read a bootstrap in memory; raises BadImage."""
-        return cls(_metadata(buffer))
+        return cls(_metadata(buffer, within))
 
     def inode(self, nid: int) -> Inode:
         """Return what ``stat`` shows of *nid*."""
@@ -101,5 +104,6 @@ class Bootstrap:
             self._mapped.close()
 
 
-def _metadata(buffer: Buffer | mmap.mmap) -> Metadata:
-    return V6(memoryview(buffer))
+def _metadata(buffer: Buffer | mmap.mmap, within: str) -> Metadata:
+    view = memoryview(buffer)
+    return V5(view, within) if is_v5(view) else V6(view, within)

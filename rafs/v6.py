@@ -22,13 +22,16 @@ __all__ = ["V6", "BlobEntry", "ChunkList", "encode"]
 class V6:
     """A RAFS v6 bootstrap; see ``metadata.Metadata``."""
 
-    def __init__(self, buffer: Buffer) -> None:
-        """Read the superblocks and the small tables of *buffer*; raises BadImage."""
+    def __init__(self, buffer: Buffer, within: str = "") -> None:
+        """Read the superblocks and the small tables of *buffer*; raises BadImage.
+
+        *within* is the blob that it was found in, if any.
+        """
         self._buffer = view = memoryview(buffer)
         facts = tables.unpack_super(view)
         start, count = facts.blobs
         entries = tuple(
-            tables.unpack_blob(view, start + index * tables.BLOB.size, index)
+            tables.named(tables.unpack_blob(view, start + index * tables.BLOB.size, index), within)
             for index in range(count)
         )
         start, count = facts.prefetch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from chunkstore import MAX_CHUNK, MIN_CHUNK, Algorithm, Blob, Buffer, Chunk, Codec, Malformed
@@ -30,6 +30,8 @@ PREFETCH = struct.Struct("<I")
 MAX_BLOBS = 254
 """Nydus's own builder stops here; a device id has 8 bits and 0 is the bootstrap."""
 MAX_BLOB_ID = 64
+PLACEHOLDER = "x" * MAX_BLOB_ID
+"""A bootstrap inside a blob says this for the blob's id, which is the hash of what holds it."""
 MAX_FILE = 2 << 30
 """Bytes of a bootstrap."""
 
@@ -41,6 +43,7 @@ TARFS, NO_CIPHER = 0x200, 0x100_0000
 
 ALIGNED, INLINED_META, CI_V2, ZRAN = 0x1, 0x2, 0x4, 0x8
 SEPARATE, FEATURE_INLINED_DIGEST, FEATURE_TARFS, BATCH, ENCRYPTED = 0x10, 0x20, 0x40, 0x80, 0x100
+EXTERNAL = 0x800
 TAR_HEADER, HAS_TOC, CAP_TAR_TOC = 0x1000_0000, 0x2000_0000, 0x4000_0000
 """Features of a blob."""
 
@@ -49,7 +52,14 @@ COMPRESSED, HOLE, CHUNK_ENCRYPTED, CHUNK_BATCH = 0x1, 0x2, 0x4, 0x8
 
 _T = TypeVar("_T")
 
-_UNREADABLE = ZRAN | FEATURE_TARFS | ENCRYPTED
+_UNREADABLE = {
+    ZRAN: "a zran blob (an ordinary image layer)",
+    FEATURE_TARFS: "a tarfs blob (without digests)",
+    ENCRYPTED: "an encrypted blob",
+    EXTERNAL: "an external blob",
+}
+_KNOWN = 0xFFF
+"""Features in the low 16 bits must be understood by who reads the blob."""
 _CODECS = {codec.value: codec for codec in Codec}
 _ALGORITHMS = {number: algorithm for algorithm, number in ALGORITHM_NUMBERS.items()}
 
@@ -121,8 +131,8 @@ def unpack_blob(buffer: Buffer, offset: int, index: int) -> BlobEntry:
     what = f"blob {index}"
     if fields[1] != index:
         raise bad(what, offset, f"calls itself blob {fields[1]}")
-    if fields[6] & _UNREADABLE or fields[18]:
-        raise Unsupported(f"{what} at byte {offset}: features {fields[6]:#x}, cipher {fields[18]}")
+    if why := unreadable(fields[6] | (ENCRYPTED if fields[18] else 0)):
+        raise Unsupported(f"{what} at byte {offset}: {why}")
     try:
         return BlobEntry(
             blob=Blob(fields[0].rstrip(b"\0").decode("ascii"), fields[8], fields[7], fields[3]),
@@ -141,6 +151,23 @@ def unpack_blob(buffer: Buffer, offset: int, index: int) -> BlobEntry:
         )
     except (KeyError, UnicodeDecodeError, Malformed) as exc:
         raise bad(what, offset, f"no blob: {exc}") from exc
+
+
+def unreadable(features: int) -> str | None:
+    """Say why a blob with these *features* cannot be read; None if it can."""
+    for feature, why in _UNREADABLE.items():
+        if features & feature:
+            return f"{why} is not supported"
+    if unknown := features & 0xFFFF & ~_KNOWN:
+        return f"unknown features {unknown:#x}"
+    return None
+
+
+def named(entry: BlobEntry, within: str) -> BlobEntry:
+    """Return *entry*; the blob that a bootstrap lies in gets its name, *within*."""
+    if not within or entry.blob.id != PLACEHOLDER:
+        return entry
+    return replace(entry, blob=replace(entry.blob, id=within))
 
 
 class ChunkList:
@@ -328,7 +355,9 @@ def _check_core(core: Sequence[int]) -> None:
     if core[0] != erofs.MAGIC:
         raise bad("superblock", erofs.SUPER_OFFSET, f"magic {core[0]:#x}")
     if 1 << core[3] != erofs.BLOCK:
-        raise Unsupported(f"superblock at byte {erofs.SUPER_OFFSET}: blocks of 2^{core[3]} bytes")
+        raise Unsupported(
+            f"superblock at byte {erofs.SUPER_OFFSET}: blocks of 2^{core[3]} bytes, as tarfs has"
+        )
     if core[14] != erofs.INCOMPAT or not core[2] & erofs.COMPAT_RAFS_V6:
         raise Unsupported(
             f"superblock at byte {erofs.SUPER_OFFSET}: an EROFS image, but not RAFS v6 "
