@@ -8,6 +8,9 @@ from pathlib import Path
 
 LEVELS = ("debug", "info", "warning", "error")
 
+_OURS = "naiad"
+"""Name of the one handler that this module installs; others' are left alone."""
+
 
 def to_stderr(level: str) -> None:
     """Send the log to stderr, as a person at a terminal reads it."""
@@ -21,5 +24,11 @@ def to_file(path: Path, level: str) -> None:
 
 
 def _only(handler: logging.Handler, layout: str, level: str) -> None:
+    root = logging.getLogger()
+    for old in [old for old in root.handlers if old.name == _OURS]:
+        root.removeHandler(old)
+        old.close()
+    handler.set_name(_OURS)
     handler.setFormatter(logging.Formatter(layout))
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    root.addHandler(handler)
+    root.setLevel(level.upper())

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from chunkstore import CacheUnusable, Corrupt, Malformed, Missing, Refused, Unreachable
+from cli.errors import Boundary
+from cli.main import COMMANDS, main
+from fixtures.command import Naiad
+from rafs import BadImage, BadSource, NoEntry, Unsupported
+
+
+@pytest.fixture(autouse=True)
+def log_stays_with_pytest(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr("cli.main.to_stderr", lambda level: None)
+    return
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_lists_each_command_with_its_own_first_sentence(name: str) -> None:
+    command = importlib.import_module(f"cli.commands.{name}").command
+    assert command.get_short_help_str(limit=100) == COMMANDS[name]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself_with_examples(name: str) -> None:
+    done = CliRunner().invoke(main, [name, "--help"])
+    assert done.exit_code == 0
+    assert "Examples:" in done.output
+
+
+def test_help_imports_no_command(naiad: Naiad) -> None:
+    done = naiad.run("--help")
+    assert all(name in done.stdout for name in COMMANDS)
+
+
+def test_an_unknown_command_is_misuse_in_few_words() -> None:
+    done = CliRunner().invoke(main, ["frobnicate"])
+    assert done.exit_code == 2
+    assert "No such command 'frobnicate'" in done.output
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_a_script_for(shell: str) -> None:
+    done = CliRunner().invoke(main, ["completion", shell])
+    assert done.exit_code == 0
+    assert "_NAIAD_COMPLETE" in done.output
+
+
+ERRORS = [
+    (Missing("blob abc"), "not found: blob abc", 1),
+    (Refused("http://x: 403"), "refused: http://x: 403", 1),
+    (Unreachable("http://x: no answer"), "cannot be reached: http://x: no answer", 1),
+    (Corrupt("chunk 3"), "damaged: chunk 3", 1),
+    (Malformed("a digest of 3 bytes"), "malformed: a digest of 3 bytes", 1),
+    (CacheUnusable("/cache: mode 0755"), "cache cannot be used: /cache: mode 0755", 1),
+    (BadImage("inode at byte 12:\nbad"), "bad image: inode at byte 12: bad", 1),
+    (Unsupported("zran"), "not supported: zran", 1),
+    (BadSource("x: changed"), "cannot build from this: x: changed", 1),
+    (NoEntry("/etc/x"), "no such file in the image: /etc/x", 1),
+    (FileNotFoundError(2, "No such file or directory", "/x"), "/x: No such file or directory", 1),
+    (OSError(28, "No space left on device"), "No space left on device", 1),
+    (click.UsageError("both"), "both", 2),
+]
+
+
+@pytest.mark.parametrize(("error", "said", "code"), ERRORS)
+def test_an_expected_error_is_one_line_and_an_exit_code(
+    error: Exception, said: str, code: int
+) -> None:
+    done = CliRunner().invoke(_failing(error), ["command"])
+    assert done.exit_code == code
+    assert done.output.splitlines()[-1].endswith(said)
+    assert "Traceback" not in done.output
+
+
+@pytest.mark.logs("bug in naiad")
+def test_a_bug_is_logged_once_and_told_in_one_line() -> None:
+    done = CliRunner().invoke(_failing(KeyError("x")), ["command"])
+    assert done.exit_code == 1
+    assert done.output.splitlines()[-1] == "naiad: internal error: KeyError: 'x'"
+
+
+def _failing(error: Exception) -> click.Group:
+    @click.command()
+    def command() -> None:
+        raise error
+
+    return Boundary(name="naiad", commands={"command": command})
+
+
+def test_a_missing_image_is_one_line(naiad: Naiad, tmp_path: Path) -> None:
+    done = naiad.run("inspect", tmp_path / "nothing", ok=False)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "nothing" in done.stderr

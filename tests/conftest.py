@@ -1,0 +1,50 @@
+"""What every test is held to, and the command as a person runs it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fixtures.command import Naiad
+from fixtures.command import naiad as running_naiad
+
+_PACKAGES = ("rafs", "chunkstore", "p2p", "fusefs", "cli")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs the kernel's FUSE where there is none; in CI it fails instead."""
+    if Path("/dev/fuse").exists() or os.environ.get("CI"):
+        return
+    skip = pytest.mark.skip(reason="there is no /dev/fuse")
+    for item in items:
+        if "kernel" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def no_unannounced_warning(
+    request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+) -> Iterator[None]:
+    """Fail a test whose log warns of what no ``@pytest.mark.logs(PATTERN)`` announced."""
+    yield
+    announced = [mark.args[0] for mark in request.node.iter_markers("logs")]
+    unexpected = [
+        record.getMessage()
+        for record in caplog.get_records("call")
+        if record.levelno >= logging.WARNING
+        and record.name.partition(".")[0] in _PACKAGES
+        and not any(re.search(pattern, record.getMessage()) for pattern in announced)
+    ]
+    assert not unexpected, f"the log warned: {unexpected}"
+
+
+@pytest.fixture
+def naiad(tmp_path: Path) -> Iterator[Naiad]:
+    """Run ``naiad`` as a person does, with a cache and state of the test's own."""
+    with running_naiad(tmp_path) as command:
+        yield command
