@@ -47,7 +47,16 @@ def failure(url: Url, exc: Exception) -> Unreachable:
     """Return the error for a connection that failed with *exc*."""
     if isinstance(exc, ssl.SSLCertVerificationError):
         return Refused(f"{url}: its certificate is not trusted: {exc.verify_message}")
-    return Unreachable(f"{url}: {getattr(exc, 'strerror', None) or exc or type(exc).__name__}")
+    return Unreachable(f"{url}: {_reason(exc)}")
+
+
+def _reason(exc: BaseException) -> str:
+    # Several addresses that were tried side by side fail as a group behind one error.
+    if isinstance(exc.__cause__, BaseExceptionGroup):
+        return _reason(exc.__cause__.exceptions[0])
+    if isinstance(exc.__cause__, OSError):
+        return _reason(exc.__cause__)
+    return str(getattr(exc, "strerror", None) or exc or type(exc).__name__)
 
 
 def refusal(url: Url, status: int, headers: Mapping[str, str], body: bytes) -> ChunkstoreError:

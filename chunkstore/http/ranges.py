@@ -79,7 +79,9 @@ async def _receive(response: Response, wanted: RangeRead) -> None:
     if count < len(wanted.into):
         raise Corrupt(f"{response.url}: {count} bytes where {len(wanted.into)} were announced")
     # Chunked bodies are over only when their end was seen; anything before it is too much.
-    if response.status == 206 and await response.fill(memoryview(bytearray(1)), ignore):
+    if response.is_over or response.status != 206:
+        return
+    if await response.fill(memoryview(bytearray(1)), ignore):
         raise Corrupt(f"{response.url}: more bytes than were announced")
 
 

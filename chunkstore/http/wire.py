@@ -59,7 +59,7 @@ class Socket:
 
     async def send(self, data: Buffer) -> None:
         """Send all of *data*."""
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         rest = memoryview(data)
         while rest:
             try:
@@ -71,14 +71,22 @@ class Socket:
 
     async def receive_into(self, into: memoryview) -> int:
         """Receive at least one byte into *into*; return how many, 0 when there will be none."""
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        has_waited = False
         while True:
             try:
-                return self._receive(into)
+                count = self._receive(into)
             except (BlockingIOError, ssl.SSLWantReadError):
                 await trio.lowlevel.wait_readable(self._socket)
             except ssl.SSLWantWriteError:
                 await trio.lowlevel.wait_writable(self._socket)
+            else:
+                break
+            has_waited = True
+        # Others get their turn even when a fast server never lets this socket run dry.
+        if not has_waited:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        return count
 
     def _receive(self, into: memoryview) -> int:
         return self._socket.recv_into(into)
@@ -144,7 +152,7 @@ class TlsSocket(Socket):
         """Say whether nothing is there to be read: even a record without data counts as noise."""
         fd = socket.socket(fileno=self._tls.fileno())
         try:
-            fd.recv(1, socket.MSG_PEEK)
+            fd.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
             return True
         except OSError:
