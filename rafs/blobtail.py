@@ -8,6 +8,7 @@ CI alone, so a blob without this tail is none for it.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from .v6_tables import BlobEntry
 
 CI = struct.Struct("<QQ")
 """A chunk in the CI: decoded place, stored place; each an offset with a size beside it."""
-CI_HEADER = struct.Struct("<IIIIQQQQQI4024xI")
+CI_HEADER = struct.Struct("<IIIIQQQQQI4032xI")
 CI_MAGIC = 0xB10B_B10B
 
 DATA, META, META_HEADER, DIGESTS = "image.blob", "blob.meta", "blob.meta.header", toc.DIGESTS
@@ -155,7 +156,7 @@ class _Tail:
 
 def _batches(records: Iterable[bytes]) -> Iterator[bytes]:
     records = iter(records)
-    while batch := b"".join(record for record, _ in zip(records, range(_STEP), strict=False)):
+    while batch := b"".join(itertools.islice(records, _STEP)):
         yield batch
 
 
