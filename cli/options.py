@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import click
 
 from chunkstore import Digest, Malformed
 
-F = TypeVar("F", bound=Callable[..., object])
+from .setup import Setup
 
 _BINARY = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(i?b|bit)?(?:/s|ps)?", re.IGNORECASE)
@@ -67,32 +68,45 @@ DIGEST = _Parsed("DIGEST", Digest.parse, "sha256:… (64 hexadecimal digits)")
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
-def cache_option(command: F) -> F:
-    """Add ``--cache DIR``."""
-    return click.option(
-        "--cache",
-        type=FOLDER,
-        envvar="NAIAD_CACHE",
-        help="The blob cache.  [default: /var/cache/naiad, or ~/.cache/naiad without root]",
-    )(command)
+def default_cache() -> Path:
+    """Return the cache folder of this user: root and users never share one."""
+    if os.geteuid() == 0:
+        return Path("/var/cache/naiad")
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "naiad"
 
 
-def plain_http_option(command: F) -> F:
-    """Add ``--plain-http``."""
-    return click.option(
-        "--plain-http", is_flag=True, help="Speak HTTP, not HTTPS, with a registry."
-    )(command)
+cache_option = click.option(
+    "--cache",
+    type=FOLDER,
+    envvar="NAIAD_CACHE",
+    default=default_cache,
+    help="The blob cache.  [default: /var/cache/naiad, or ~/.cache/naiad without root]",
+)
+
+digest_option = click.option(
+    "--digest",
+    type=DIGEST,
+    help="What the image's bootstrap must hash to; else nothing is read from it.",
+)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+state_option = click.option(
+    "--state",
+    type=FOLDER,
+    envvar="NAIAD_STATE",
+    help="Where mounts are noted.  [default: /run/naiad, or $XDG_RUNTIME_DIR/naiad]",
+)
 
 
-def digest_option(command: F) -> F:
-    """Add ``--digest``, the pin of the bootstrap."""
-    return click.option(
-        "--digest",
-        type=DIGEST,
-        help="What the image's bootstrap must hash to; else nothing is read from it.",
-    )(command)
+def setup_options(command: Callable[..., object]) -> Callable[..., object]:
+    """Add ``--cache`` and ``--plain-http``, which *command* gets as one Setup."""
 
+    @cache_option
+    @click.option("--plain-http", is_flag=True, help="Speak HTTP, not HTTPS, with a registry.")
+    @functools.wraps(command)
+    def gathered(cache: Path, plain_http: bool, **others: object) -> object:
+        return command(setup=Setup(cache.absolute(), plain_http), **others)
 
-def json_option(command: F) -> F:
-    """Add ``--json``."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+    return gathered

@@ -9,16 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-import msgspec
 import trio
 
-from chunkstore import Algorithm, Digest, Malformed, Missing, SizedOrigin
+from chunkstore import Algorithm, Digest, Missing, SizedOrigin
 from chunkstore.origins.directory import DirectoryOrigin
 from rafs import BadImage
+from rafs.imagefile import MAX_SIZE, ImageFile
 from rafs.toc import BOOTSTRAP, MAX_BOOTSTRAP, contents, inline_bootstrap
-
-MAX_DOCUMENT = 4 << 20
-"""Bytes of image.json; a thousand blobs take 150 KiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +57,6 @@ class Documents(SizedOrigin, Protocol):
         ...
 
 
-class _BootstrapEntry(msgspec.Struct):
-    digest: str
-
-
-class _Description(msgspec.Struct):
-    """What of image.json says how to fetch."""
-
-    version: int
-    bootstrap: _BootstrapEntry
-
-
 class Folder:
     """image.json, image.boot and blobs/, in a directory or under a url."""
 
@@ -80,16 +66,10 @@ class Folder:
     async def promise(self) -> Promise:
         """Read image.json; a folder without one promises nothing."""
         try:
-            text = await self.origin.document("image.json", MAX_DOCUMENT)
+            text = await self.origin.document("image.json", MAX_SIZE)
         except Missing:
             return Promise()
-        try:
-            said = msgspec.json.decode(text, type=_Description)
-        except msgspec.MsgspecError as exc:
-            raise Malformed(f"{self.origin!r}: image.json: {exc}") from exc
-        if said.version != 1:
-            raise Malformed(f"{self.origin!r}: image.json of version {said.version}, not 1")
-        return Promise(Digest.parse(said.bootstrap.digest))
+        return Promise(ImageFile.decode(text).digest)
 
     async def fetch(self, out: BinaryIO) -> None:
         """Fetch image.boot, or what nydus-image's users call ``bootstrap``."""

@@ -1,0 +1,90 @@
+"""``naiad build``: from files to an image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypedDict, Unpack
+
+import click
+
+from chunkstore import Codec
+from cli.ends import source_of, target_of
+from cli.options import SIZE, json_option, setup_options
+from cli.output import human, print_facts, print_json
+from cli.progress import bar
+from cli.setup import Setup
+from cli.stack import open_all
+from rafs.builder import BuildOptions, BuildResult, build
+
+_CODECS = {"lz4": Codec.LZ4, "zstd": Codec.ZSTD, "none": Codec.NONE}
+
+
+class _How(TypedDict):
+    chunk_size: int | None
+    codec: Codec
+    prefetch: tuple[bytes, ...]
+    threads: int | None
+
+
+def _chunk_size(ctx: click.Context, param: click.Parameter, value: str) -> object:
+    return None if value == "auto" else SIZE.convert(value, param, ctx)
+
+
+def _codec(ctx: click.Context, param: click.Parameter, value: str) -> Codec:
+    return _CODECS[value]
+
+
+def _paths(ctx: click.Context, param: click.Parameter, file: Path | None) -> tuple[bytes, ...]:
+    lines = file.read_bytes().splitlines() if file else []
+    return tuple(line for line in lines if line and not line.startswith(b"#"))
+
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command()
+@click.argument("source")
+@click.argument("target")
+@click.option("--chunk-size", default="auto", callback=_chunk_size, help="auto, or 4KiB to 16MiB.")
+@click.option("--codec", type=click.Choice(list(_CODECS)), default="lz4", callback=_codec)
+@click.option("--chunk-dict", "dicts", multiple=True, metavar="IMAGE", help="Its chunks are used.")
+@click.option("--prefetch-list", "prefetch", type=_FILE, callback=_paths, help="Paths, one a line.")
+@click.option("--threads", type=click.IntRange(min=1), help="[default: one per core]")
+@setup_options
+@json_option
+def command(
+    source: str,
+    target: str,
+    dicts: tuple[str, ...],
+    setup: Setup,
+    as_json: bool,
+    **how: Unpack[_How],
+) -> None:
+    """Build an image from a directory, tar or container image.
+
+    SOURCE is a directory. TARGET is a directory, made if need be: image.boot, image.json, blobs/.
+
+    \b
+    Examples:
+      naiad build /opt/app ./image
+      naiad build --codec zstd --prefetch-list first.txt /opt/app ./image
+      naiad build --chunk-dict ./image /opt/app-2 ./image-2
+    """
+    options = BuildOptions(dicts=open_all(dicts, setup), **how)
+    with bar("building") as advance:
+        result = build(source_of(source), target_of(target), options, advance)
+    for warning in result.warnings:
+        click.echo(f"naiad: {warning}", err=True)
+    if as_json:
+        print_json(result)
+    else:
+        print_facts(_facts(result))
+
+
+def _facts(result: BuildResult) -> list[tuple[str, object]]:
+    return [
+        ("bootstrap", f"{result.bootstrap}  {human(result.bootstrap_size)}"),
+        ("blob", f"{result.blob or 'none of its own'}  {human(result.blob_size)}"),
+        ("files", f"{human(result.size)}, {human(result.shared)} of it stored once already"),
+        ("chunks", f"{result.chunks} of up to {human(result.chunk_size)}"),
+    ]

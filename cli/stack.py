@@ -1,0 +1,100 @@
+"""The one place where things are wired together: from what was typed to an image that can be read.
+
+IMAGE text → place → bootstrap, checked and kept → origin → chunks → cache → reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+
+from chunkstore import Digest, SizedOrigin
+from chunkstore.http import Client, Deadlines
+from rafs import BadImage, Bootstrap
+
+from .bootstraps import Bootstraps
+from .image import find
+from .places import Place
+from .setup import Setup
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image that is open."""
+
+    name: str
+    bootstrap: Bootstrap
+    digest: Digest
+    """SHA-256 of its bootstrap."""
+    origin: SizedOrigin
+
+
+@asynccontextmanager
+async def opened(name: str, setup: Setup, pin: Digest | None = None) -> AsyncIterator[Image]:
+    """Open the image that *name* names; its bootstrap must hash to *pin*.
+
+    Raises ChunkstoreError or RafsError.
+    """
+    with Client(deadlines=Deadlines(progress=setup.patience)) as client:
+        place = find(name, client, plain_http=setup.plain_http)
+        kept = _kept(setup)
+        bootstrap, digest = await _bootstrap(place, kept, pin)
+        try:
+            yield Image(name, bootstrap, digest, place.origin)
+        finally:
+            bootstrap.close()
+
+
+def open_all(names: Sequence[str], setup: Setup) -> list[Bootstrap]:
+    """Open the bootstraps of *names*, for a caller without an event loop; theirs to close."""
+    return [trio.run(_alone, name, setup) for name in names]
+
+
+async def _alone(name: str, setup: Setup) -> Bootstrap:
+    with Client(deadlines=Deadlines(progress=setup.patience)) as client:
+        place = find(name, client, plain_http=setup.plain_http)
+        return (await _bootstrap(place, _kept(setup), None))[0]
+
+
+def _kept(setup: Setup) -> Bootstraps:
+    setup.cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return Bootstraps(setup.cache)
+
+
+async def _bootstrap(
+    place: Place, kept: Bootstraps, pin: Digest | None
+) -> tuple[Bootstrap, Digest]:
+    """Return the bootstrap at *place* and its SHA-256, fetched only if it is not kept here."""
+    promise = await place.promise()
+    if _contradicts(promise.digest, pin):
+        raise BadImage(f"the image's bootstrap is {promise.digest}, not {pin} as asked")
+    wanted = pin or promise.digest or (promise.packed and kept.packed_as(promise.packed))
+    if wanted is not None:
+        found = await trio.to_thread.run_sync(kept.find, wanted)
+        if found is not None:
+            return found, wanted
+    return await _fetched(place, kept, wanted, promise.packed)
+
+
+def _contradicts(promised: Digest | None, pin: Digest | None) -> bool:
+    if promised is None or pin is None:
+        return False
+    return promised.algorithm is pin.algorithm and promised != pin
+
+
+async def _fetched(
+    place: Place, kept: Bootstraps, wanted: Digest | None, packed: Digest | None
+) -> tuple[Bootstrap, Digest]:
+    with kept.arriving() as (file, path):
+        await place.fetch(file)
+        file.flush()
+        digest = await trio.to_thread.run_sync(kept.keep, path, wanted)
+    if packed is not None:
+        kept.remember(packed, digest)
+    bootstrap = await trio.to_thread.run_sync(kept.find, digest)
+    if bootstrap is None:
+        raise BadImage(f"the bootstrap {digest} was damaged as soon as it was written")
+    return bootstrap, digest
