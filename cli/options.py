@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from chunkstore import Digest, Malformed
+from chunkstore import Algorithm, Digest, Malformed
 
 from .setup import Setup
 
@@ -42,6 +42,14 @@ def parse_duration(text: str) -> float:
     return float(found[1]) * _SECONDS[found[2] or "s"]
 
 
+def parse_pin(text: str) -> Digest:
+    """Return the SHA-256 that *text* gives; raises ValueError."""
+    digest = Digest.parse(text)
+    if digest.algorithm is not Algorithm.SHA256:
+        raise ValueError(text)
+    return digest
+
+
 class _Parsed(click.ParamType[object]):
     """A value that a parsing function reads; what it raises becomes a usage error."""
 
@@ -64,7 +72,7 @@ class _Parsed(click.ParamType[object]):
 
 SIZE = _Parsed("SIZE", parse_size, "50GiB")
 DURATION = _Parsed("DURATION", parse_duration, "30s")
-DIGEST = _Parsed("DIGEST", Digest.parse, "sha256:… (64 hexadecimal digits)")
+DIGEST = _Parsed("DIGEST", parse_pin, "sha256: and 64 hexadecimal digits")
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
