@@ -52,8 +52,9 @@ NO_BLOCK = 0xFFFF_FFFF
 
 DIRENT = struct.Struct("<QHBB")
 DIRENT_NID = struct.Struct("<Q")
-DIRENT_NAME = struct.Struct("<H")
-"""At byte 8 of a directory entry: where its name starts in the block."""
+DIRENT_NAME = struct.Struct("<8xH")
+DIRENT_NAMES = struct.Struct("<8xH10xH")
+"""Where the name of an entry starts in its block, and that of the next one."""
 
 XATTR_HEADER = struct.Struct("<IB7x")
 """name filter, shared count; then the shared ids, then the inline entries."""

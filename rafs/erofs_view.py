@@ -148,21 +148,7 @@ class Erofs:
                 low = middle
             else:
                 high = middle - 1
-        data, offset = self._block(flat, low)
-        count = self._entry_count(data, offset)
-        index = 0
-        high = count - 1
-        while index <= high:
-            middle = (index + high) // 2
-            found = self._name(data, offset, middle, count)
-            if found == name:
-                (found_nid,) = erofs.DIRENT_NID.unpack_from(data, middle * DIRENT.size)
-                return self._inside(found_nid, offset)
-            if found < name:
-                index = middle + 1
-            else:
-                high = middle - 1
-        return None
+        return self._find(flat, low, name)
 
     def scan(self, nid: int, cookie: int) -> Iterator[tuple[bytes, int, int]]:
         """Yield name, nid and cookie of the entries behind *cookie*, without the dots."""
@@ -286,37 +272,54 @@ class Erofs:
     def _entry_count(self, data: bytes, offset: int) -> int:
         if len(data) < DIRENT.size:
             raise bad("directory block", offset, f"{len(data)} bytes")
-        (start,) = erofs.DIRENT_NAME.unpack_from(data, erofs.DIRENT_NID.size)
+        (start,) = erofs.DIRENT_NAME.unpack_from(data)
         if start % DIRENT.size or not 0 < start < len(data):
             raise bad("directory block", offset, f"names from byte {start} on")
         return int(start) // DIRENT.size
 
     def _first_name(self, flat: _Flat, number: int) -> bytes:
         data, offset = self._block(flat, number)
-        return self._name(data, offset, 0, self._entry_count(data, offset))
-
-    def _name(self, data: bytes, offset: int, index: int, count: int) -> bytes:
-        place = index * DIRENT.size + erofs.DIRENT_NID.size
-        (start,) = erofs.DIRENT_NAME.unpack_from(data, place)
-        if index + 1 < count:
-            (stop,) = erofs.DIRENT_NAME.unpack_from(data, place + DIRENT.size)
-        else:
-            stop = data.find(b"\0", start)
-            stop = len(data) if stop < 0 else stop
-        if not count * DIRENT.size <= start < stop <= len(data):
-            raise bad("directory entry", offset + place, f"a name from {start} to {stop}")
+        count = self._entry_count(data, offset)
+        start = count * DIRENT.size
+        stop = erofs.DIRENT_NAMES.unpack_from(data)[1] if count > 1 else _end(data, start)
+        if not start < stop <= len(data):
+            raise bad("directory block", offset, f"a name from {start} to {stop}")
         return data[start:stop]
+
+    def _find(self, flat: _Flat, number: int, name: bytes) -> int | None:
+        """Return the nid that *name* has in a block."""
+        data, offset = self._block(flat, number)
+        count = self._entry_count(data, offset)
+        low, high = 0, count
+        while low < high:
+            middle = (low + high) // 2
+            place = middle * DIRENT.size
+            if middle + 1 < count:
+                start, stop = erofs.DIRENT_NAMES.unpack_from(data, place)
+            else:
+                (start,) = erofs.DIRENT_NAME.unpack_from(data, place)
+                stop = _end(data, start)
+            if not count * DIRENT.size <= start < stop:
+                raise bad("directory entry", offset + place, f"a name from {start} to {stop}")
+            found = data[start:stop]
+            if found == name:
+                (nid,) = erofs.DIRENT_NID.unpack_from(data, place)
+                return self._inside(nid, offset)
+            if found < name:
+                low = middle + 1
+            else:
+                high = middle
+        return None
 
     def _entries(self, flat: _Flat, number: int) -> _Block:
         data, offset = self._block(flat, number)
         count = self._entry_count(data, offset)
         fields = erofs.dirents(count).unpack_from(data)
         nids, starts, kinds = fields[0::4], fields[1::4], fields[2::4]
-        stop = data.find(b"\0", starts[-1])
-        stop = len(data) if stop < 0 else stop
+        stop = _end(data, starts[-1])
         names = [data[a:b] for a, b in zip(starts, (*starts[1:], stop), strict=True)]
         text = data[starts[0] : stop]
-        if not all(names) or sum(map(len, names)) != len(text):
+        if not all(names):
             raise bad("directory block", offset, "names out of order")
         if b"/" in text or b"\0" in text or not _KINDS.issuperset(kinds):
             raise bad("directory block", offset, "a name or a kind that is none")
@@ -327,3 +330,9 @@ class Erofs:
         if nid >= self._nids:
             raise bad("directory block", offset, f"inode {nid} is outside the file")
         return nid
+
+
+def _end(data: bytes, start: int) -> int:
+    """Return where the last name of a block, from *start* on, ends."""
+    stop = data.find(b"\0", start)
+    return len(data) if stop < 0 else stop
