@@ -28,7 +28,7 @@ class Bootstrap:
     """
 
     def __init__(self, metadata: Metadata, mapped: mmap.mmap | None = None) -> None:
-        self._metadata = metadata
+        self.metadata = metadata
         self._mapped = mapped
         facts = metadata.facts
         self.version: int = facts.version
@@ -75,7 +75,7 @@ class Bootstrap:
 
     def children(self, nid: int, cookie: int = 0) -> Iterator[Entry]:
         """Yield the entries of a directory after *cookie*, without ``.`` and ``..``."""
-        for name, child, place, kind in self._metadata.listing(nid, cookie):
+        for name, child, place, kind in self.metadata.listing(nid, cookie):
             yield Entry(name, child, Kind(kind), place)
 
     def parent(self, nid: int) -> int:
@@ -87,19 +87,19 @@ class Bootstrap:
 
     def extents(self, nid: int, start: int, stop: int) -> Sequence[Extent]:
         """Return what holds ``[start, stop)`` of a file, clipped to its size, in order."""
-        return arithmetic.extents(self._metadata.file(nid), start, stop)
+        return arithmetic.extents(self.metadata.file(nid), start, stop)
 
     def file_chunks(self, nid: int) -> Iterator[tuple[Blob, Chunk] | None]:
         """Yield what a whole file is made of, in order; None for a hole."""
-        return arithmetic.file_chunks(self._metadata.file(nid))
+        return arithmetic.file_chunks(self.metadata.file(nid))
 
     def attach(self, blob_index: int, places: Places) -> None:
         """Take the stored places of a blob's chunks from its own list, which *places* reads."""
-        self._metadata.attach(blob_index, places)
+        self.metadata.attach(blob_index, places)
 
     def close(self) -> None:
         """Let go of the file; nothing may be asked afterwards."""
-        self._metadata.release()
+        self.metadata.release()
         if self._mapped is not None:
             self._mapped.close()
 

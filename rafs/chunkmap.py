@@ -30,7 +30,8 @@ _REMEMBERED = 256
 """Chunks kept ready-made: a reader asks for the same one several times in a row."""
 
 _OFFSET_BITS = 44
-_INDEX_BITS = 24
+_INDEX_BITS = 32
+"""Keys are exact whatever a record says: 32 bits each for blob and index."""
 _MAX_OFFSET = 1 << _OFFSET_BITS
 _MAX_STORED = 1 << 40
 """Bytes of a blob, decoded and stored."""
@@ -127,8 +128,13 @@ class ChunkTable:
 
     def _order_by_offset(self) -> _Order:
         pairs = tables.CHUNK_OFFSETS.iter_unpack(self._records())
-        limit = (1 << _OFFSET_BITS) - 1
-        return _Order.of([blob << _OFFSET_BITS | min(offset, limit) for blob, offset in pairs])
+        offset_limit, blob_limit = (1 << _OFFSET_BITS) - 1, (1 << 64 - _OFFSET_BITS) - 1
+        return _Order.of(
+            [
+                min(blob, blob_limit) << _OFFSET_BITS | min(offset, offset_limit)
+                for blob, offset in pairs
+            ]
+        )
 
     def _records(self) -> memoryview:
         return memoryview(self._buffer)[self._start : self._start + self.count * _RECORD]

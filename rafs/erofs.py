@@ -208,4 +208,4 @@ def _round_up(size: int, unit: int) -> int:
 
 def bad(what: str, offset: int, why: str) -> BadImage:
     """Return the error that every structural fault becomes."""
-    return BadImage(f"{what} at byte {offset}: {why}")
+    return BadImage.at(what, offset, why)

@@ -12,6 +12,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class RafsError(Exception):
     """Something is wrong with an image's metadata."""
@@ -19,6 +21,17 @@ class RafsError(Exception):
 
 class BadImage(RafsError):
     """The image breaks its format; the message names the structure and the byte offset."""
+
+    structure = "image"
+    offset = 0
+    what = ""
+
+    @classmethod
+    def at(cls, structure: str, offset: int, what: str) -> Self:
+        """Say *what* is wrong with the *structure* that starts at byte *offset*."""
+        error = cls(f"{structure} at byte {offset}: {what}")
+        error.structure, error.offset, error.what = structure, offset, what
+        return error
 
 
 class Unsupported(BadImage):

@@ -27,7 +27,7 @@ class V6:
 
         *within* is the blob that it was found in, if any.
         """
-        self._buffer = view = memoryview(buffer)
+        self.buffer = view = memoryview(buffer)
         facts = tables.unpack_super(view)
         start, count = facts.blobs
         entries = tuple(
@@ -46,20 +46,20 @@ class V6:
             prefetch=tables.unpack_prefetch(view, start, count),
         )
         self.table = ChunkTable(view, *facts.chunks, entries)
-        self._erofs = Erofs(view, facts.meta, facts.shared_xattrs, facts.built)
-        self.attributes = self._erofs.attributes
-        self.lookup = self._erofs.lookup
-        self.scan = self._erofs.scan
-        self.listing = self._erofs.listing
-        self.target = self._erofs.target
-        self.has_xattrs = self._erofs.has_xattrs
-        self.xattrs = self._erofs.xattrs
+        self.erofs = Erofs(view, facts.meta, facts.shared_xattrs, facts.built)
+        self.attributes = self.erofs.attributes
+        self.lookup = self.erofs.lookup
+        self.scan = self.erofs.scan
+        self.listing = self.erofs.listing
+        self.target = self.erofs.target
+        self.has_xattrs = self.erofs.has_xattrs
+        self.xattrs = self.erofs.xattrs
         if not stat.S_ISDIR(self.attributes(facts.root)[0]):
             raise bad("superblock", erofs.SUPER_OFFSET, f"the root, nid {facts.root}, is a file")
 
     def file(self, nid: int) -> _File:
         """Return where a regular file's bytes are."""
-        head = self._erofs.head(nid)
+        head = self.erofs.head(nid)
         if not stat.S_ISREG(head.mode):
             raise WrongKind(f"inode {nid} is no regular file")
         if head.size and (head.layout != erofs.CHUNKED or not head.union & erofs.CHUNK_INDEXES):
@@ -76,7 +76,7 @@ class V6:
 
     def release(self) -> None:
         """Let go of the buffer."""
-        self._buffer.release()
+        self.buffer.release()
 
 
 class _File:
@@ -87,7 +87,7 @@ class _File:
     def __init__(self, image: V6, head: Head) -> None:
         self.size = head.size
         self._nid = head.nid
-        self._buffer = image._buffer
+        self._buffer = image.buffer
         self._table = image.table
         self._entries = image.facts.entries
         # What the inode's chunk format says may be larger, for Linux to see longer runs: there is
