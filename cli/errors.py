@@ -21,6 +21,7 @@ from chunkstore import (
     Refused,
     Unreachable,
 )
+from fusefs.errors import Busy, FusefsError, MountFailed, NoAnswer, NotMounted
 from rafs.errors import BadImage, BadSource, NoEntry, RafsError, Unsupported, WrongKind
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,11 @@ _SAID = (
     (NoEntry, "no such file in the image"),
     (WrongKind, "wrong kind of file"),
     (RafsError, "failed"),
+    (NotMounted, "not mounted"),
+    (Busy, "in use"),
+    (NoAnswer, "no answer"),
+    (MountFailed, "cannot mount"),
+    (FusefsError, "failed"),
 )
 """Expected errors and what each is called; the first that fits speaks."""
 

@@ -17,20 +17,13 @@ from chunkstore import Missing
 from chunkstore.http import Client
 from chunkstore.origins.http import HttpOrigin
 
+from .names import is_remote
 from .places import Folder, Place, in_directory, in_file
-
-
-def absolute(text: str) -> str:
-    """Return *text* so that it means the same from another working directory."""
-    if _is_remote(text) or text.startswith("oci:"):
-        return text
-    path = Path(text)
-    return str(path.absolute()) if path.exists() else text
 
 
 def find(text: str, client: Client, *, plain_http: bool = False) -> Place:
     """Return the place that *text* names; raises Missing, Malformed or BadImage."""
-    if _is_remote(text):
+    if is_remote(text):
         return Folder(HttpOrigin(text, client))
     path = Path(text)
     if path.is_dir():
@@ -38,7 +31,3 @@ def find(text: str, client: Client, *, plain_http: bool = False) -> Place:
     if path.is_file():
         return in_file(path)
     raise Missing(f"{text}: no such file or directory, and no registry reference")
-
-
-def _is_remote(text: str) -> bool:
-    return text.startswith(("http://", "https://"))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from pathlib import Path
+
+from chunkstore import Digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,3 +18,25 @@ class Setup:
     """Speak HTTP with a registry."""
     patience: float = 30.0
     """Seconds without progress after which an origin is given up."""
+
+
+class Prefetch(enum.Enum):
+    """What a mount fetches before anybody reads it."""
+
+    NONE = "none"
+    ALL = "all"
+    LIST = "list"
+
+
+@dataclass(frozen=True, slots=True)
+class MountRequest:
+    """What a mount's daemon is told."""
+
+    image: str
+    """An absolute path, or a name that means the same everywhere."""
+    setup: Setup
+    pin: Digest | None
+    """What the bootstrap must hash to."""
+    cache_limit: int | None
+    """Bytes."""
+    prefetch: Prefetch

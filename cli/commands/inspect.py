@@ -54,10 +54,7 @@ def _tell_image(facts: ImageFacts) -> None:
     print_facts(
         [
             ("bootstrap", facts.bootstrap),
-            (
-                "format",
-                f"RAFS v{facts.version}, {facts.codec.name.lower()}, {facts.algorithm.value}",
-            ),
+            ("format", how),
             ("inodes", kinds),
             ("files", f"{human(facts.size)}, {human(facts.holes)} of it holes"),
             ("chunks", f"{facts.chunks}, {human(facts.unique)} when each is counted once"),

@@ -1,0 +1,95 @@
+"""``naiad mount``: an image as a file system.
+
+This process forks the supervisor, and that one the daemon, so nothing here imports trio, pyfuse3 or
+an HTTP client: `cli.daemon`, which does, is loaded by name in the daemon's process.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TypedDict, Unpack
+
+import click
+
+from chunkstore import Digest
+from cli.logs import to_file
+from cli.names import absolute, shown
+from cli.options import DURATION, FOLDER, SIZE, digest_option, setup_options, state_option
+from cli.setup import MountRequest, Prefetch, Setup
+from fusefs.keeper import MountSpec
+from fusefs.mount import run_mount
+from fusefs.supervisor import Handoff
+
+
+class _Told(TypedDict):
+    driver: str
+    cache_limit: int | None
+    prefetch: str
+    read_deadline: float
+    options: tuple[str, ...]
+    foreground: bool
+    digest: Digest | None
+    setup: Setup
+    state: Path | None
+
+
+@click.command()
+@click.argument("image")
+@click.argument("mountpoint", type=FOLDER)
+@click.option("--driver", type=click.Choice(["auto", "fuse"]), default="auto", show_default=True)
+@click.option("--cache-limit", type=SIZE, help="What the whole cache may take.")
+@click.option(
+    "--prefetch",
+    type=click.Choice([mode.value for mode in Prefetch]),
+    default=Prefetch.LIST.value,
+    show_default=True,
+    help="Fetch ahead nothing, all of it, or what the image lists.",
+)
+@click.option(
+    "--read-deadline",
+    type=DURATION,
+    default="30s",
+    show_default=True,
+    help="A read fails after so long without progress.",
+)
+@click.option("-o", "options", multiple=True, metavar="OPTIONS", help="suid, dev, noexec, …")
+@click.option("--foreground", is_flag=True, help="Stay, and log to stderr.")
+@digest_option
+@setup_options
+@state_option
+@click.pass_context
+def command(ctx: click.Context, image: str, mountpoint: Path, **told: Unpack[_Told]) -> None:
+    """Mount an image; its data arrives as it is read.
+
+    \b
+    Examples:
+      naiad mount ./image /mnt
+      naiad mount --cache-limit 50GiB http://images.example/app /mnt
+      naiad mount --digest sha256:… --prefetch all ./image /mnt
+    """
+    level = str(ctx.find_root().params["log_level"])
+    spec = MountSpec(
+        image=shown(image),
+        mountpoint=mountpoint,
+        options=told["options"],
+        driver="fuse",
+        driver_reason="asked for" if told["driver"] == "fuse" else "the only one there is",
+        foreground=told["foreground"],
+        set_up_log=partial(to_file, level="debug" if level == "debug" else "info"),
+        state=told["state"],
+    )
+    request = MountRequest(
+        image=absolute(image),
+        setup=replace(told["setup"], patience=told["read_deadline"]),
+        pin=told["digest"],
+        cache_limit=told["cache_limit"],
+        prefetch=Prefetch(told["prefetch"]),
+    )
+    run_mount(spec, lambda handoff: _daemon(handoff, request))
+
+
+def _daemon(handoff: Handoff, request: MountRequest) -> None:
+    importlib.import_module("cli.daemon").run(handoff, request)

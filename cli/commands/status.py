@@ -1,0 +1,70 @@
+"""``naiad status``: how mounts are doing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import click
+
+from cli.options import FOLDER, json_option, state_option
+from cli.output import human, print_facts, print_json, print_table
+from fusefs.errors import NoAnswer
+from fusefs.mount import mounts, status
+
+Facts = Mapping[str, object]
+
+
+@click.command()
+@click.argument("mountpoint", type=FOLDER, required=False)
+@state_option
+@json_option
+def command(mountpoint: Path | None, state: Path | None, as_json: bool) -> None:
+    """Tell how the mounts of this node are doing.
+
+    \b
+    Examples:
+      naiad status
+      naiad status /mnt
+      naiad status --json | jq '.[].ready_bytes'
+    """
+    if mountpoint is not None:
+        found: list[Facts] = [status(mountpoint, state)]
+    else:
+        found = [_of(known.mountpoint, state) for known in mounts(state)]
+    if as_json:
+        print_json(found)
+    elif mountpoint is not None:
+        print_facts(
+            (name.replace("_", " "), _shown(name, value)) for name, value in _flat(found[0])
+        )
+    elif found:
+        head = ("mountpoint", "state", "image", "size", "ready", "origin")
+        print_table(head, [_row(facts) for facts in found])
+
+
+def _of(mountpoint: Path, state: Path | None) -> Facts:
+    try:
+        return status(mountpoint, state)
+    except NoAnswer as exc:
+        return {"mountpoint": str(mountpoint), "alive": True, "last_error": str(exc)}
+
+
+def _flat(facts: Facts, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _shown(name: str, value: object) -> object:
+    counts_bytes = "bytes" in name or name.endswith("size")
+    return human(value) if counts_bytes and isinstance(value, int) else value
+
+
+def _row(facts: Facts) -> tuple[object, ...]:
+    alive = "mounted" if facts.get("alive") else "dead"
+    sizes = (facts.get(name) for name in ("size", "ready_bytes", "origin_bytes"))
+    shown = (human(size) if isinstance(size, int) else "?" for size in sizes)
+    return (facts.get("mountpoint"), alive, facts.get("image", "?"), *shown)
