@@ -201,7 +201,10 @@ def _redirected(request: Request, response: Response) -> Request | None:
     location = response.headers.get("location")
     if response.status not in _REDIRECTING or location is None:
         return None
-    url = request.url.join(location)
+    try:
+        url = request.url.join(location)
+    except Malformed as exc:
+        raise Unreachable(str(exc)) from exc
     if url.site == request.url.site:
         following = replace(request, url=replace(url, userinfo=request.url.userinfo))
     else:

@@ -77,6 +77,8 @@ async def receive_range(response: Response, wanted: RangeRead) -> str | None:
 async def _receive(response: Response, wanted: RangeRead) -> None:
     count = await response.fill(wanted.into, wanted.arrived)
     if count < len(wanted.into):
+        if not response.is_over:
+            raise Unreachable(f"{response.url}: cut off {len(wanted.into) - count} bytes too early")
         raise Corrupt(f"{response.url}: {count} bytes where {len(wanted.into)} were announced")
     # Chunked bodies are over only when their end was seen; anything before it is too much.
     if response.is_over or response.status != 206:
