@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
-from functools import partial
-
-from fusefs.daemon import Wired, run_daemon
+from fusefs.daemon import run_daemon
 from fusefs.supervisor import Handoff
 
 from .setup import MountRequest
@@ -14,5 +11,4 @@ from .stack import wired
 
 def run(handoff: Handoff, request: MountRequest) -> None:
     """Serve *request*'s image until it is unmounted."""
-    wire: partial[AbstractAsyncContextManager[Wired]] = partial(wired, request)
-    run_daemon(handoff, wire)
+    run_daemon(handoff, lambda: wired(request))

@@ -1,4 +1,4 @@
-"""The words of a command line that name images, before anything is opened. Imports nothing heavy."""
+"""The words that name images, before anything is opened. Imports nothing heavy."""
 
 from __future__ import annotations
 

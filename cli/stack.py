@@ -13,12 +13,15 @@ import trio
 
 from chunkstore import Digest, SizedOrigin
 from chunkstore.http import Client, Deadlines
-from rafs import BadImage, Bootstrap
+from fusefs import vfs
+from fusefs.daemon import Wired
+from rafs import BadImage, Bootstrap, ci
 
 from .bootstraps import Bootstraps
+from .direct import Direct
 from .image import find
 from .places import Place
-from .setup import Setup
+from .setup import MountRequest, Setup
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +46,33 @@ async def opened(name: str, setup: Setup, pin: Digest | None = None) -> AsyncIte
         kept = _kept(setup)
         bootstrap, digest = await _bootstrap(place, kept, pin)
         try:
-            yield Image(name, bootstrap, digest, place.origin)
+            image = Image(name, bootstrap, digest, place.origin)
+            await attach_lists(image)
+            yield image
         finally:
             bootstrap.close()
+
+
+@asynccontextmanager
+async def wired(request: MountRequest) -> AsyncIterator[Wired]:
+    """Make what a mount's daemon serves, run its tasks, and take it down."""
+    async with opened(request.image, request.setup, request.pin) as image:
+        reader = Direct(image.origin)
+        served = vfs.Image(image.digest.hex[:12], image.bootstrap, reader)
+        size = sum(blob.size for blob in image.bootstrap.blobs)
+        yield Wired([served], lambda: {"size": size, "origin_bytes": reader.fetched})
+
+
+async def attach_lists(image: Image) -> None:
+    """Read the chunk lists of those blobs that only their own lists can tell the places of."""
+    for needed in ci.ranges_needed(image.bootstrap):
+        data = bytearray(needed.stop - needed.start)
+        await image.origin.read(needed.entry.blob.id, needed.start, memoryview(data), _ignore)
+        image.bootstrap.attach(needed.blob_index, ci.decode(needed.entry, data))
+
+
+def _ignore(_: int) -> None:
+    """Have no use for what has arrived so far."""
 
 
 def open_all(names: Sequence[str], setup: Setup) -> list[Bootstrap]:
