@@ -1,0 +1,107 @@
+"""A FUSE connection's settings and counters: fusectl and the backing device's read-ahead."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .mountinfo import Mounted
+
+CONNECTIONS = Path("/sys/fs/fuse/connections")
+BDI = Path("/sys/class/bdi")
+
+# System calls that glibc 2.36 is the first to wrap; their numbers are the same everywhere.
+_FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
+_FSOPEN_CLOEXEC, _FSCONFIG_CMD_CREATE, _FSMOUNT_CLOEXEC = 1, 6, 1
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Connection:
+    """The kernel's settings and counters of one FUSE mount; what is not permitted does nothing."""
+
+    def __init__(self, mounted: Mounted) -> None:
+        self._major, self._minor = mounted.device
+
+    def is_of(self, mounted: Mounted) -> bool:
+        """Say whether *mounted* is this connection's mount and no other's."""
+        return mounted.device == (self._major, self._minor)
+
+    def abort(self) -> bool:
+        """Fail every request, waiting and to come; say whether it could be asked."""
+        return self._write("abort", "1")
+
+    def waiting(self) -> int:
+        """Return how many requests the kernel has open; 0 where that cannot be read."""
+        with self._file("waiting", os.O_RDONLY) as handle:
+            return int(os.read(handle, 32)) if handle is not None else 0
+
+    def set_background(self, limit: int) -> bool:
+        """Let *limit* reads be under way at once, and call none of them congestion."""
+        return self._write("max_background", str(limit)) and self._write(
+            "congestion_threshold", str(limit)
+        )
+
+    def set_read_ahead(self, size: int) -> bool:
+        """Let the kernel read *size* bytes ahead of a sequential reader."""
+        try:
+            path = BDI / f"{self._major}:{self._minor}" / "read_ahead_kb"
+            path.write_text(str(size >> 10))
+        except OSError:
+            return False
+        return True
+
+    def _write(self, name: str, value: str) -> bool:
+        with self._file(name, os.O_WRONLY) as handle:
+            if handle is None:
+                return False
+            try:
+                os.write(handle, value.encode())
+            except OSError:
+                return False
+            return True
+
+    @contextmanager
+    def _file(self, name: str, flags: int) -> Iterator[int | None]:
+        folder = _control_folder()
+        try:
+            handle = os.open(f"{self._minor}/{name}", flags | os.O_CLOEXEC, dir_fd=folder)
+        except OSError:
+            yield None
+            return
+        finally:
+            if folder >= 0:
+                os.close(folder)
+        try:
+            yield handle
+        finally:
+            os.close(handle)
+
+
+def _control_folder() -> int:
+    """Open fusectl's folder: where it is mounted, else a mount of it that nobody else can see.
+
+    -1 where neither is permitted.
+    """
+    try:
+        if next(CONNECTIONS.iterdir(), None) is not None:
+            return os.open(CONNECTIONS, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        pass
+    return _private_fusectl()
+
+
+def _private_fusectl() -> int:
+    """Mount fusectl detached from every name (Linux 5.2)."""
+    context = int(_libc.syscall(_FSOPEN, b"fusectl", _FSOPEN_CLOEXEC))
+    if context < 0:
+        return -1
+    try:
+        if _libc.syscall(_FSCONFIG, context, _FSCONFIG_CMD_CREATE, None, None, 0) < 0:
+            return -1
+        return int(_libc.syscall(_FSMOUNT, context, _FSMOUNT_CLOEXEC, 0))
+    finally:
+        os.close(context)

@@ -1,0 +1,218 @@
+"""The daemon: one pyfuse3 session, the control socket, and what fetches ahead.
+
+Tasks, all in the nursery of `serve`: the session's (pyfuse3 starts one per waiting request), the
+heart, the supervisor's listener, the control socket's, one sweep for `Bareness`, one that fetches
+what the image wants ahead. The session's end, when the mount is gone, cancels the others.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import dataclass
+
+import pyfuse3
+import trio
+
+from chunkstore import ChunkstoreError
+from rafs import RafsError
+
+from .bareness import Bareness
+from .control import MAX_LINE, Command, Reply, decode_request, encode
+from .errors import FusefsError
+from .operations import Operations
+from .supervisor import Handoff
+from .translation import Translation
+from .vfs import Image, Vfs
+from .vitals import Vitals
+
+logger = logging.getLogger(__name__)
+
+MAX_TASKS = 4096
+"""Requests that may be under way; above what the kernel lets be (`fusefs.device`), so that a
+request for metadata always finds a task."""
+
+IDLE_TASKS = 16
+"""Tasks that are kept when few requests come."""
+
+_BEAT = 1.0
+"""Seconds."""
+
+_CALLERS = 16
+"""Callers of the control socket served at once; the others wait in its queue."""
+
+_CALLER_PATIENCE = 5.0
+"""Seconds that a caller gets for its line."""
+
+_MESSAGE = 1 << 15
+"""Bytes of a message on the channel to the supervisor."""
+
+_EXPECTED = (FusefsError, ChunkstoreError, RafsError, OSError)
+
+
+@dataclass(frozen=True, slots=True)
+class Wired:
+    """What a daemon serves."""
+
+    images: Sequence[Image]
+    """In the same order in every daemon of a mount: it decides their node numbers."""
+    statistics: Callable[[], Mapping[str, object]]
+    """What ``status`` says beyond what this package knows, ready for JSON."""
+
+
+Wire = Callable[[], AbstractAsyncContextManager[Wired]]
+"""Makes what is served, runs its tasks, and takes it down."""
+
+
+def run_daemon(handoff: Handoff, wire: Wire) -> None:
+    """Serve a mount until it is unmounted; for the process that a supervisor forked."""
+    try:
+        trio.run(serve, handoff, wire)
+    except Exception as exc:
+        error = _plain(exc)
+        if isinstance(error, _EXPECTED):
+            logger.error("%s", error)
+            why = str(error)
+        else:
+            logger.error("this is a bug in naiad", exc_info=exc)
+            why = f"internal error: {type(error).__name__}: {error}"
+        with suppress(OSError):
+            handoff.channel.send(f"failed {why}".encode()[:_MESSAGE])
+        raise SystemExit(1) from exc
+
+
+def _plain(error: BaseException) -> BaseException:
+    """Return what a nursery wrapped, where it is one error alone."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+async def serve(handoff: Handoff, wire: Wire) -> None:
+    """Serve what *wire* makes until the mount is gone or the supervisor says stop."""
+    handoff.vitals.live(time.monotonic())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_beat, handoff.vitals)
+        async with wire() as wired:
+            await _Session(handoff, wired).run()
+        nursery.cancel_scope.cancel()
+
+
+async def _beat(vitals: Vitals) -> None:
+    while True:
+        vitals.live(time.monotonic())
+        await trio.sleep(_BEAT)
+
+
+class _Session:
+    """One daemon's time with the kernel."""
+
+    def __init__(self, handoff: Handoff, wired: Wired) -> None:
+        self._handoff = handoff
+        self._wired = wired
+        self._channel = trio.socket.from_stdlib_socket(handoff.channel)
+        self._vfs = Vfs(wired.images)
+        self._translation = Translation()
+        self._bareness = Bareness(self._vfs.bootstraps)
+        self._connected = trio.Event()
+        self._started = time.monotonic()
+        self._over = trio.CancelScope()
+
+    async def run(self) -> None:
+        operations = Operations(
+            self._vfs, self._handoff.vitals, self._translation, self._bareness, self._take_device
+        )
+        pyfuse3.init(operations, f"/dev/fd/{self._handoff.init}", set())
+        gc.collect()
+        # What was made by now stays: the collector need not look at it again.
+        gc.freeze()
+        with self._over:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._announce)
+                nursery.start_soon(self._obey)
+                nursery.start_soon(self._bareness.run)
+                nursery.start_soon(self._answer_callers, nursery)
+                await pyfuse3.main(IDLE_TASKS, MAX_TASKS)
+                self._over.cancel()
+
+    def _take_device(self) -> None:
+        # trio's wait for the handle goes on to mean the device only because this happens before
+        # it begins to wait anew.
+        os.dup2(self._handoff.device, self._handoff.init, inheritable=False)
+        os.close(self._handoff.device)
+        self._connected.set()
+
+    async def _announce(self) -> None:
+        # This task's turn comes when the one that handles INIT waits again, so after the reply.
+        await self._connected.wait()
+        with suppress(OSError):
+            await self._channel.send(b"ready")
+
+    async def _obey(self) -> None:
+        """End when the supervisor says so; if it dies, go on alone."""
+        with suppress(OSError):
+            if await self._channel.recv(_MESSAGE):
+                self._over.cancel()
+                return
+        self._channel.close()
+        logger.warning("the supervisor died: this daemon is the mount's last")
+
+    async def _ask_to_stop(self) -> None:
+        try:
+            await self._channel.send(b"stop")
+        except OSError:
+            self._over.cancel()
+
+    async def _answer_callers(self, nursery: trio.Nursery) -> None:
+        limit = trio.CapacityLimiter(_CALLERS)
+        control = trio.socket.from_stdlib_socket(self._handoff.control)
+        while True:
+            async with limit:
+                caller, _ = await control.accept()
+            nursery.start_soon(self._answer, caller, limit)
+
+    async def _answer(self, caller: trio.socket.SocketType, limit: trio.CapacityLimiter) -> None:
+        gone = (OSError, trio.BrokenResourceError)
+        with caller, suppress(*gone), trio.move_on_after(_CALLER_PATIENCE):
+            async with limit:
+                line = await _line(caller)
+                # Who says nothing only wanted to know whether anybody listens.
+                if line:
+                    await trio.SocketStream(caller).send_all(encode(await self._reply(line)))
+
+    async def _reply(self, line: bytes) -> Reply:
+        request = decode_request(line)
+        if isinstance(request, Reply):
+            return request
+        if request.command is Command.STOP:
+            await self._ask_to_stop()
+            return Reply({})
+        return Reply(self._status())
+
+    def _status(self) -> Mapping[str, object]:
+        handoff, facts = self._handoff, dict(self._wired.statistics())
+        last_error = self._translation.last_error or facts.get("last_error") or handoff.last_death
+        return facts | {
+            "daemon": os.getpid(),
+            "restarts": handoff.restarts,
+            "last_death": handoff.last_death,
+            "uptime": round(time.monotonic() - self._started, 1),
+            "answered": handoff.vitals.answered,
+            "waiting_reads": self._vfs.waiting,
+            "last_error": last_error,
+            "last_error_at": self._translation.last_error_at,
+        }
+
+
+async def _line(caller: trio.socket.SocketType) -> bytes:
+    line = b""
+    while not line.endswith(b"\n") and len(line) < MAX_LINE:
+        more = await caller.recv(1 << 16)
+        if not more:
+            break
+        line += more
+    return line

@@ -1,0 +1,133 @@
+"""Keeper: the process that keeps one mount: supervisor, state folder, log.
+
+In the foreground it is the command's own process; in the background one forked from it, in a
+session of its own, which tells the command through a pipe that the mount answers, or why not.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .child import start_time
+from .device import Device
+from .errors import FusefsError, GivenUp, MountFailed
+from .options import Options
+from .state import Folder, Record
+from .supervisor import Daemon, Limits, Supervisor
+
+logger = logging.getLogger(__name__)
+
+_READY = b"ready"
+
+
+@dataclass(frozen=True, slots=True)
+class MountSpec:
+    """What is to be mounted, and how."""
+
+    image: str
+    """As the user named it, without credentials: shown in /proc/mounts and by ``status``."""
+    mountpoint: Path
+    options: tuple[str, ...] = ()
+    """What ``-o`` said."""
+    driver: str = "fuse"
+    driver_reason: str = ""
+    foreground: bool = False
+    set_up_log: Callable[[Path], None] | None = None
+    """Called with the log file in a background mount's processes."""
+    state: Path | None = None
+    """Another state root than the user's."""
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True)
+class Keeper:
+    """Keeps one mount that has been claimed."""
+
+    spec: MountSpec
+    mountpoint: Path
+    """Resolved."""
+    options: Options
+    folder: Folder
+    control: socket.socket
+
+    def keep(self, daemon: Daemon, ready: Callable[[], None], private: Sequence[int] = ()) -> None:
+        """Mount, call *ready*, and return when it has been unmounted; raises MountFailed."""
+        try:
+            device = Device(self.spec.image, self.mountpoint, self.options)
+            self.folder.write(self._record())
+            Supervisor(device, self.control, daemon, self.spec.limits).run(ready, private)
+        except GivenUp as exc:
+            self.folder.failure = str(exc)
+            raise
+        except BaseException:
+            self.folder.remove()
+            raise
+        self.folder.remove()
+
+    def _record(self) -> Record:
+        spec, me = self.spec, os.getpid()
+        started = start_time(me) or 0
+        mountpoint = os.fspath(self.mountpoint)
+        return Record(mountpoint, spec.image, spec.driver, spec.driver_reason, me, started)
+
+    def keep_in_background(self, daemon: Daemon) -> None:
+        """Fork a process that keeps the mount, and return when it answers; raises MountFailed."""
+        heard, told = os.pipe()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if not pid:
+            os.close(heard)
+            self._be_background(daemon, told)
+        os.close(told)
+        with os.fdopen(heard, "rb") as pipe:
+            try:
+                said = pipe.read()
+            except KeyboardInterrupt:
+                os.kill(pid, signal.SIGTERM)
+                raise
+        if said != _READY:
+            why = said.decode(errors="replace") or "its supervisor died"
+            raise MountFailed(why)
+
+    def _be_background(self, daemon: Daemon, told: int) -> None:
+        """Become the background process; never returns."""
+        code = 1
+        try:
+            self._leave_terminal()
+
+            def ready() -> None:
+                os.write(told, _READY)
+                os.close(told)
+
+            self.keep(daemon, ready, [told])
+            code = 0
+        except FusefsError as exc:
+            logger.error("%s", exc)
+            if not isinstance(exc, GivenUp):
+                os.write(told, str(exc).encode())
+        except BaseException:
+            # The end of this process: nothing that stands above it on the stack may run here.
+            logger.exception("the supervisor failed")
+        finally:
+            logging.shutdown()
+            os._exit(code)
+
+    def _leave_terminal(self) -> None:
+        os.setsid()
+        os.chdir("/")
+        log = os.open(self.folder.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        null = os.open("/dev/null", os.O_RDONLY)
+        for source, handle in ((null, 0), (log, 1), (log, 2)):
+            os.dup2(source, handle)
+        os.close(log)
+        os.close(null)
+        if self.spec.set_up_log is not None:
+            self.spec.set_up_log(self.folder.log)

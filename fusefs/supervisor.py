@@ -1,0 +1,267 @@
+"""The supervisor: owns /dev/fuse, so that the mount outlives its daemon.
+
+It reads the kernel's INIT request once and keeps it. Each daemon, the first and every later one,
+finds that request in a socket that it gives to libfuse as the mounted device, and puts the real
+device in its place when INIT has been handled (``Operations.init``). When a daemon dies, the
+supervisor makes the kernel send again what that one had taken, and starts the next. On a kernel
+that does not send again, the device is not held: the mount dies with its daemon and is made anew.
+
+This process imports no trio, pyfuse3 or HTTP: it must stay small, and fork cleanly.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from .child import TICK, Child, describe, is_outside, start
+from .device import Device
+from .errors import FusefsError, GivenUp, MountFailed
+from .kernel import resends
+from .restarts import Death, Restarts
+from .vitals import Vitals
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long the supervisor waits for what, in seconds."""
+
+    heartbeat: float = 20.0
+    """A daemon whose event loop has not run for so long is replaced."""
+    readiness: float = 60.0
+    """A later daemon must serve within this; the first may wait for its origin."""
+    farewell: float = 2.0
+    """What a daemon gets to end by itself when the mount ends."""
+    resend: bool = field(default_factory=resends)
+    """Whether the kernel gives a new daemon the old one's requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handoff:
+    """What a daemon process gets from its supervisor."""
+
+    device: int
+    """/dev/fuse, mounted."""
+    init: int
+    """A socket that holds the INIT request; *device* takes its place when that is handled."""
+    control: socket.socket
+    channel: socket.socket
+    """To the supervisor, which hears ``ready``, ``failed WHY`` and ``stop``, and says ``stop``."""
+    vitals: Vitals
+    restarts: int
+    last_death: str
+    """Why the daemon before this one ended; empty for the first."""
+
+
+Daemon = Callable[[Handoff], None]
+
+
+class Supervisor:
+    """Keeps one mount alive; `run` returns when it has ended."""
+
+    def __init__(
+        self, device: Device, control: socket.socket, daemon: Daemon, limits: Limits
+    ) -> None:
+        """Serve *device* by *daemon*; callers of *control*, which listens, wait over restarts."""
+        self._device = device
+        self._control = control
+        self._daemon = daemon
+        self._limits = limits
+        self._ready: Callable[[], None] | None = None
+        """Called when the first daemon serves, and then forgotten."""
+        self._private: Sequence[int] = ()
+        """Handles that the first daemon may not inherit; closed when it is ready."""
+        self._wakeup: Sequence[int] = ()
+        self._vitals = Vitals()
+        self._restarts = Restarts()
+        self._last_death = ""
+        self._child: Child | None = None
+        self._unreaped: list[Child] = []
+        self._serves = False
+        """Whether the daemon that lives now has said that it is ready."""
+        self._started = 0.0
+        self._due = 0.0
+        """When the next daemon is to be started, while there is none."""
+        self._resent = 0
+        """Requests that the kernel sent to the daemon that lives now because another died."""
+
+    def run(self, ready: Callable[[], None], private: Sequence[int] = ()) -> None:
+        """Keep the mount served until it is unmounted; call *ready* when it answers first.
+
+        *private* are handles that no daemon may inherit; *ready* closes them. Raises GivenUp, which
+        leaves a dead mount behind, so that nobody takes it for an empty folder; and MountFailed,
+        which leaves none.
+        """
+        self._ready = ready
+        with _signals() as wakeup:
+            self._private, self._wakeup = private, wakeup
+            try:
+                while self._step(wakeup[0]):
+                    pass
+            except GivenUp:
+                self._end()
+                raise
+            except (FusefsError, OSError) as exc:
+                self._device.unmount()
+                self._end()
+                raise MountFailed(f"{self._device}: {exc}") from exc
+            self._device.unmount()
+            self._end()
+
+    def _start(self, now: float) -> None:
+        self._started, self._serves = now, False
+        self._vitals.begin(now)
+        with self._device.init_socket() as init:
+            close = [*self._private, *self._wakeup]
+            self._child = start(lambda channel: self._serve(init, channel), close)
+
+    def _serve(self, init: socket.socket, channel: socket.socket) -> None:
+        """Be the daemon, in its process."""
+        handles = (self._device.handle, init.detach(), self._control, channel)
+        self._daemon(Handoff(*handles, self._vitals, self._restarts.total, self._last_death))
+
+    def _step(self, wakeup: int) -> bool:
+        """Wait for something to happen and act on it; False: the mount has ended."""
+        happened = self._wait(wakeup)
+        if wakeup in happened and _asked_to_end(wakeup):
+            return False
+        if happened.get(self._device.handle, 0) & select.POLLERR:
+            return False
+        self._unreaped = [child for child in self._unreaped if not child.reap()]
+        now = time.monotonic()
+        if self._child is not None:
+            return self._listen(self._child) and self._look(self._child, now)
+        if now >= self._due:
+            self._start(now)
+        return True
+
+    def _wait(self, wakeup: int) -> dict[int, int]:
+        poll = select.poll()
+        poll.register(wakeup, select.POLLIN)
+        if self._device.held:
+            poll.register(self._device.handle, 0)
+        patience = TICK
+        if self._child is not None:
+            poll.register(self._child.handle, select.POLLIN)
+            if self._child.speaks:
+                poll.register(self._child.channel, select.POLLIN)
+        else:
+            patience = max(0.0, min(TICK, self._due - time.monotonic()))
+        return dict(poll.poll(patience * 1000))
+
+    def _listen(self, child: Child) -> bool:
+        """Act on what the daemon says; False when it asks for the end."""
+        for word, rest in child.said():
+            if word == "ready":
+                self._became_ready()
+            elif word == "failed":
+                child.fault = rest
+            elif word == "stop":
+                return False
+        return True
+
+    def _became_ready(self) -> None:
+        self._serves = True
+        self._device.tune()
+        if self._ready is not None:
+            self._ready()
+            self._ready, self._private = None, ()
+        if not self._limits.resend:
+            self._device.close()
+
+    def _look(self, child: Child, now: float) -> bool:
+        """Act on how the daemon is; False when it has ended because the mount has."""
+        code = child.exit_code()
+        if code is None:
+            self._check_patience(child, now)
+            return True
+        if code == 0 and not self._device.held:
+            return False
+        self._died(child, code, now)
+        return True
+
+    def _check_patience(self, child: Child, now: float) -> None:
+        limits = self._limits
+        if child.fault:
+            return
+        if now - self._vitals.beat > limits.heartbeat:
+            child.kill(f"did not answer for {limits.heartbeat:.0f} s")
+        elif not self._serves and self._ready is None and now - self._started > limits.readiness:
+            child.kill(f"was not ready after {limits.readiness:.0f} s")
+
+    def _died(self, child: Child, code: int, now: float) -> None:
+        self._child = None
+        child.close()
+        self._unreaped.append(child)
+        if self._ready is not None:
+            raise MountFailed(child.fault or f"the daemon {describe(code)} before it was ready")
+        self._last_death = child.fault or describe(code)
+        logger.warning("the daemon died: %s pid=%d", self._last_death, child.pid)
+        progress = self._prepare_next()
+        killed = is_outside(code) and not child.fault
+        delay = self._restarts.died(Death(now, killed, progress, self._last_death))
+        if delay is None:
+            raise GivenUp(
+                f"{self._device}: given up: {self._restarts}; the last one: {self._last_death}"
+            )
+        self._due = now + delay
+
+    def _prepare_next(self) -> bool:
+        """Put the dead daemon's requests before the next one; say whether it had got on.
+
+        Where they are lost, a new mount takes the place of the one that died.
+        """
+        if not self._device.held:
+            self._device.remount()
+            return True
+        answered, before = self._vitals.answered, self._resent
+        self._resent = self._device.resend()
+        return answered > before or not self._device.has_requests()
+
+    def _end(self) -> None:
+        """Fail all readers and end the daemon."""
+        self._device.cut_off()
+        child, self._child = self._child, None
+        if child is not None:
+            child.ask_to_stop()
+            if not child.dies(self._limits.farewell):
+                child.kill()
+                child.dies(1.0)
+            child.close()
+            child.reap()
+        self._device.close()
+
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+@contextmanager
+def _signals() -> Iterator[tuple[int, int]]:
+    """Yield a handle that signals are read from, and its other end; they interrupt nothing."""
+    heard, rung = socket.socketpair()
+    heard.setblocking(False)
+    rung.setblocking(False)
+    before = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
+    before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    old = signal.set_wakeup_fd(rung.fileno(), warn_on_full_buffer=False)
+    try:
+        yield heard.fileno(), rung.fileno()
+    finally:
+        signal.set_wakeup_fd(old)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        heard.close()
+        rung.close()
+
+
+def _asked_to_end(wakeup: int) -> bool:
+    return any(number in _SIGNALS for number in os.read(wakeup, 4096))
