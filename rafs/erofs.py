@@ -97,6 +97,8 @@ def xattr_fault(name: bytes, value: bytes) -> str | None:
     number = prefix_of(name)
     if number is None:
         return "EROFS has no prefix for this name"
+    if b"\0" in name:
+        return "a NUL in its name"
     if len(name) > MAX_NAME:
         return f"a name of {len(name)} bytes, {MAX_NAME} fit"
     if len(value) > MAX_XATTR_VALUE:
@@ -185,6 +187,11 @@ def pack_device_number(rdev: int) -> int:
     """Return *rdev* as Linux's ``new_encode_dev`` does."""
     major, minor = os.major(rdev), os.minor(rdev)
     return (minor & 0xFF) | (major & 0xFFF) << 8 | (minor >> 8 & 0xFFF) << 20
+
+
+def fits_device_number(rdev: int) -> bool:
+    """Say whether ``pack_device_number`` loses nothing of *rdev*."""
+    return not rdev or (0 <= rdev < 1 << 64 and device_number(pack_device_number(rdev)) == rdev)
 
 
 def device_number(packed: int) -> int:

@@ -70,8 +70,8 @@ class Layout:
             directory = pending.pop()
             below = []
             for name, node in sorted(directory.children.items()):
-                if not 0 < len(name) <= erofs.MAX_NAME or b"/" in name or b"\0" in name:
-                    raise _Fault(directory, f"a name that is none: {name[:300]!r}")
+                if not _is_name(name):
+                    raise _Fault(directory, f"a name that is none: {name!r}")
                 if node in self.slots:
                     self._link(node)
                     continue
@@ -100,6 +100,10 @@ class Layout:
             position, body = self._flatten(node, position, head)
         elif kind not in _SPECIAL:
             raise _Fault(node, f"mode {node.mode:#o} is of no file type")
+        if (node.uid | node.gid) >> 32 or not 0 <= node.mtime_nsec < _NSEC or node.mode >> 16:
+            raise _Fault(node, _why(node))
+        if not -_SECONDS <= node.mtime < _SECONDS or not erofs.fits_device_number(node.rdev):
+            raise _Fault(node, _why(node))
         self.order.append(node)
         self.slots[node] = position // erofs.SLOT
         self.size = position + -(-(head + body) // erofs.SLOT) * erofs.SLOT
@@ -160,10 +164,30 @@ class _Fault(Exception):
 
 
 def _path(root: Node, wanted: Node) -> str:
-    for path, node in root.walk():
-        if node is wanted:
-            return "/" + path.decode(errors="backslashreplace")
+    pending, seen = [(b"/", root)], {root}
+    while pending:
+        path, node = pending.pop()
+        for name, child in node.children.items():
+            below = path + name
+            if child is wanted:
+                return below.decode(errors="backslashreplace")
+            if child not in seen:
+                seen.add(child)
+                pending.append((below + b"/", child))
     return "/"
 
 
+def _is_name(name: bytes) -> bool:
+    return 0 < len(name) <= erofs.MAX_NAME and not (b"/" in name or b"\0" in name or name in DOTS)
+
+
+def _why(node: Node) -> str:
+    return (
+        f"mode {node.mode:#o}, owner {node.uid}:{node.gid}, device {node.rdev:#x} or time "
+        f"{node.mtime} s, {node.mtime_nsec} ns does not fit"
+    )
+
+
+_NSEC = 10**9
+_SECONDS = 1 << 63
 _SPECIAL = {stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK}
