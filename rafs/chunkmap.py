@@ -80,11 +80,11 @@ class ChunkTable:
         """Return the row of chunk *index* of a blob."""
         wanted = blob_index << _INDEX_BITS | index
         guess = self._first[blob_index] + index
-        if guess < self.count and self._index_key(guess) == wanted:
+        if guess < self.count and self.key(guess) == wanted:
             return guess
         if self._by_index is None:
-            row = bisect_left(range(self.count), wanted, key=self._index_key)
-            if row < self.count and self._index_key(row) == wanted:
+            row = bisect_left(range(self.count), wanted, key=self.key)
+            if row < self.count and self.key(row) == wanted:
                 return row
             self._by_index = self._order_by_index()
         return self._by_index.exact(wanted)
@@ -106,11 +106,19 @@ class ChunkTable:
             self._by_offset = self._order_by_offset()
         return self._by_offset.between(blob_index << _OFFSET_BITS, (blob_index + 1) << _OFFSET_BITS)
 
+    def place(self, row: int) -> tuple[int, int, int]:
+        """Return blob, decoded start and decoded stop of the record in a row, unchecked."""
+        blob, size, start = tables.CHUNK_PLACE.unpack_from(
+            self._buffer, self._start + row * _RECORD + tables.KEY_OFFSET
+        )
+        return blob, start, start + size
+
     def attached(self, blob_index: int) -> bool:
         """Say whether a blob's places were told."""
         return blob_index in self._places
 
-    def _index_key(self, row: int) -> int:
+    def key(self, row: int) -> int:
+        """Return blob and index of the record in a row, as one number, unchecked."""
         blob, index = tables.CHUNK_KEY.unpack_from(
             self._buffer, self._start + row * _RECORD + tables.KEY_OFFSET
         )
@@ -140,10 +148,8 @@ class ChunkTable:
         return memoryview(self._buffer)[self._start : self._start + self.count * _RECORD]
 
     def _holds(self, row: int, blob_index: int, offset: int) -> bool:
-        blob, size, start = tables.CHUNK_PLACE.unpack_from(
-            self._buffer, self._start + row * _RECORD + tables.KEY_OFFSET
-        )
-        return bool(blob == blob_index and start <= offset < start + size)
+        blob, start, stop = self.place(row)
+        return blob == blob_index and start <= offset < stop
 
     def _chunk(self, row: int) -> Chunk:
         return unpack_chunk(self._buffer, self._start + row * _RECORD, self.entries, self._places)[

@@ -175,6 +175,15 @@ class Erofs:
                     yield names[index], nids[index], base + index, kinds[index]
             skip = 0
 
+    def blocks(
+        self, nid: int
+    ) -> Iterator[tuple[int, Sequence[bytes], Sequence[int], Sequence[int]]]:
+        """Yield byte, names, nids and kinds of each block of a directory, dots included."""
+        flat = self._directory(nid)
+        for number in range(flat.blocks):
+            names, nids, kinds = self._entries(flat, number)
+            yield self._block(flat, number)[1], names, nids, kinds
+
     def target(self, nid: int) -> bytes:
         """Return symlink *nid*'s target."""
         head = self.head(nid)

@@ -121,7 +121,7 @@ class V5:
             return nid
         if name == b"..":
             return self._parent(directory)
-        rows = range(directory.first, directory.first + directory.children)
+        rows = self.rows(nid)
         found = bisect_left(rows, name, key=self._name_at)
         if found == len(rows) or self._name_at(rows[found]) != name:
             return None
@@ -187,6 +187,19 @@ class V5:
     def attach(self, blob_index: int, places: Places) -> None:
         """Refuse: a v5 bootstrap itself says where every chunk is stored."""
         raise BadImage(f"blob {blob_index} of a v5 image has no chunk list of its own")
+
+    def rows(self, nid: int) -> range:
+        """Return the rows of a directory's children."""
+        directory = self._directory(nid)
+        return range(directory.first, directory.first + directory.children)
+
+    def extent(self, nid: int) -> tuple[int, int]:
+        """Return where an inode with all that stands behind it starts and stops."""
+        found = self._inode(nid)
+        stop = self._records_of(found)
+        if stat.S_ISREG(found.mode):
+            stop += found.children * _CHUNK
+        return found.offset, stop
 
     def release(self) -> None:
         """Let go of the buffer."""
@@ -283,13 +296,11 @@ class V5:
         raise fault(found.row, found.tail, "xattrs that end behind the file or are too many")
 
     def _records_of(self, found: _Record) -> int:
-        """Return where the chunk records of a regular file start; all are in the file."""
-        _, stop = self._xattr_range(found)
-        start = _align(stop)
-        if start + found.children * _CHUNK > self._size:
-            raise fault(
-                found.row, start, f"{found.children} chunks in a file of {self._size} bytes"
-            )
+        """Return where the chunk records start; those of a regular file are all in the file."""
+        start = _align(self._xattr_range(found)[1])
+        count = found.children if stat.S_ISREG(found.mode) else 0
+        if start + count * _CHUNK > self._size:
+            raise fault(found.row, start, f"{count} chunks in a file of {self._size} bytes")
         return start
 
     def _gather(self) -> ChunkTable:
@@ -306,14 +317,17 @@ class V5:
         return ChunkTable(view, 0, len(records) // _CHUNK, self.facts.entries)
 
     def _chunk_keys(self) -> Iterator[tuple[int, int]]:
+        room = self._size
         for row in range(1, self._super.inodes.count + 1):
             found = self._record(row)
-            if not stat.S_ISREG(found.mode):
+            if found.nid != row or not stat.S_ISREG(found.mode):
                 continue
             start = self._records_of(found)
+            room -= found.children * _CHUNK
+            if room < 0:
+                raise fault(row, start, "chunks that other inodes have, too")
             for offset in range(start, start + found.children * _CHUNK, _CHUNK):
-                flags = _chunk_flags(self.buffer, offset)
-                if not flags & v6_tables.HOLE:
+                if not _chunk_flags(self.buffer, offset) & v6_tables.HOLE:
                     blob, index = v6_tables.CHUNK_KEY.unpack_from(
                         self.buffer, offset + v6_tables.KEY_OFFSET
                     )
