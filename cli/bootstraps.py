@@ -33,18 +33,20 @@ class Bootstraps:
         except OSError as exc:
             raise CacheUnusable(f"{self._folder}: {exc.strerror}") from exc
 
-    def find(self, digest: Digest) -> Bootstrap | None:
-        """Open the bootstrap that hashes to *digest*, None if it is not here unharmed."""
+    def find(self, digest: Digest, within: str = "") -> Bootstrap | None:
+        """Open the bootstrap that hashes to *digest*, None if it is not here unharmed.
+
+        *within* is the id of the blob that it was found in, if any. Raises BadImage.
+        """
         path = self._path(digest)
         try:
-            return Bootstrap.open(path, digest=digest)
+            if _digest(path, digest.algorithm) == digest:
+                return Bootstrap.open(path, within=within)
         except FileNotFoundError:
             return None
-        except BadImage:
-            # Written whole and checked, then renamed: only a disk, or a newer naiad, differs.
-            logger.warning("kept bootstrap is damaged, dropped path=%s", path)
-            path.unlink(missing_ok=True)
-            return None
+        logger.warning("kept bootstrap is damaged, dropped path=%s", path)
+        path.unlink(missing_ok=True)
+        return None
 
     def packed_as(self, name: Digest) -> Digest | None:
         """Return the digest of the bootstrap that came packed as *name*, if it has come before."""

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from chunkstore import Blob, Buffer, Chunk, Corrupt, Extent, Origin
 from chunkstore.codec import decode, slice_of
 
+from .places import ignore
+
 _KEPT = 64
 """Chunks."""
 
@@ -53,7 +55,7 @@ class Direct:
         if plain is not None:
             return plain
         stored = bytearray(chunk.stored_size)
-        await self._origin.read(blob.id, chunk.stored_offset, memoryview(stored), _ignore)
+        await self._origin.read(blob.id, chunk.stored_offset, memoryview(stored), ignore)
         self.fetched += len(stored)
         plain = slice_of(chunk, decode(chunk.codec, stored, chunk.unit_size or chunk.size))
         if not chunk.digest.matches(plain):
@@ -62,7 +64,3 @@ class Direct:
         if len(self._kept) > _KEPT:
             self._kept.popitem(last=False)
         return plain
-
-
-def _ignore(_: int) -> None:
-    """Have no use for what has arrived so far."""

@@ -6,6 +6,7 @@ Every layout that IMAGE may name is one class with the same two methods.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -30,6 +31,9 @@ class Promise:
 
 class Place(Protocol):
     """Where an image lies."""
+
+    within: str
+    """The blob that the bootstrap is in: it cannot know that name itself. Empty: none."""
 
     @property
     def origin(self) -> SizedOrigin:
@@ -60,8 +64,9 @@ class Documents(SizedOrigin, Protocol):
 class Folder:
     """image.json, image.boot and blobs/, in a directory or under a url."""
 
-    def __init__(self, origin: Documents) -> None:
+    def __init__(self, origin: Documents, within: str = "") -> None:
         self.origin = origin
+        self.within = within
 
     async def promise(self) -> Promise:
         """Read image.json; a folder without one promises nothing."""
@@ -87,35 +92,42 @@ class InsideBlob:
 
     def __init__(self, origin: SizedOrigin, blob_id: str) -> None:
         self.origin = origin
-        self._blob_id = blob_id
+        self.within = blob_id
+        self._read = partial(_read, origin, blob_id)
 
     async def promise(self) -> Promise:
         """Read the table of contents."""
-        size = await self.origin.size(self._blob_id)
+        size = await self.origin.size(self.within)
         entries = await trio.to_thread.run_sync(contents, size, self._read)
         for entry in entries:
             if entry.name == BOOTSTRAP:
                 return Promise(
                     Digest(Algorithm.SHA256, entry.digest) if any(entry.digest) else None
                 )
-        raise BadImage(f"blob {self._blob_id}: no bootstrap inside")
+        raise BadImage(f"blob {self.within}: no bootstrap inside")
 
     async def fetch(self, out: BinaryIO) -> None:
         """Copy the bootstrap out of the blob."""
-        size = await self.origin.size(self._blob_id)
+        size = await self.origin.size(self.within)
         if await trio.to_thread.run_sync(inline_bootstrap, size, self._read, out) is None:
-            raise BadImage(f"blob {self._blob_id}: no bootstrap inside")
+            raise BadImage(f"blob {self.within}: no bootstrap inside")
 
-    def _read(self, start: int, stop: int) -> bytes:
-        into = bytearray(stop - start)
-        trio.from_thread.run(self.origin.read, self._blob_id, start, memoryview(into), _ignore)
-        return bytes(into)
+
+def _read(origin: SizedOrigin, blob_id: str, start: int, stop: int) -> bytes:
+    """Read from one of trio's threads."""
+    into = bytearray(stop - start)
+    trio.from_thread.run(origin.read, blob_id, start, memoryview(into), ignore)
+    return bytes(into)
+
+
+def ignore(_: int) -> None:
+    """Have no use for what has arrived so far."""
 
 
 def in_directory(path: Path) -> Place:
     """Return the place of the image in the directory *path*; raises Missing or BadImage."""
     if any((path / name).exists() for name in ("image.json", "image.boot", "bootstrap")):
-        return Folder(DirectoryOrigin(path))
+        return Folder(DirectoryOrigin(path), _only_blob(path / "blobs"))
     blobs = path / "blobs" if (path / "blobs").is_dir() else path
     holders = [blob for blob in sorted(blobs.iterdir()) if _holds_bootstrap(blob)]
     if not holders:
@@ -130,6 +142,12 @@ def in_file(path: Path) -> Place:
     return InsideBlob(DirectoryOrigin(path.parent, folder=""), path.name)
 
 
+def _only_blob(blobs: Path) -> str:
+    """Return the blob that a bootstrap in the folder beside it may have been in."""
+    names = [blob.name for blob in blobs.iterdir()] if blobs.is_dir() else []
+    return names[0] if len(names) == 1 else ""
+
+
 def _holds_bootstrap(path: Path) -> bool:
     if not path.is_file():
         return False
@@ -140,7 +158,3 @@ def _holds_bootstrap(path: Path) -> bool:
             return file.read(stop - start)
 
         return any(entry.name == BOOTSTRAP for entry in contents(path.stat().st_size, read))
-
-
-def _ignore(_: int) -> None:
-    """Have no use for what has arrived so far."""

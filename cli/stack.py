@@ -5,13 +5,13 @@ IMAGE text → place → bootstrap, checked and kept → origin → chunks → c
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import trio
 
-from chunkstore import Digest, SizedOrigin
+from chunkstore import Buffer, Digest, Origin, SizedOrigin
 from chunkstore.http import Client, Deadlines
 from fusefs import vfs
 from fusefs.daemon import Wired
@@ -20,7 +20,7 @@ from rafs import BadImage, Bootstrap, ci
 from .bootstraps import Bootstraps
 from .direct import Direct
 from .image import find
-from .places import Place
+from .places import Place, ignore
 from .setup import MountRequest, Setup
 
 
@@ -67,12 +67,22 @@ async def attach_lists(image: Image) -> None:
     """Read the chunk lists of those blobs that only their own lists can tell the places of."""
     for needed in ci.ranges_needed(image.bootstrap):
         data = bytearray(needed.stop - needed.start)
-        await image.origin.read(needed.entry.blob.id, needed.start, memoryview(data), _ignore)
+        await image.origin.read(needed.entry.blob.id, needed.start, memoryview(data), ignore)
         image.bootstrap.attach(needed.blob_index, ci.decode(needed.entry, data))
 
 
-def _ignore(_: int) -> None:
-    """Have no use for what has arrived so far."""
+def reader(origin: Origin) -> Callable[[str, int, int], Buffer]:
+    """Return what reads *origin* from any thread while this one's event loop runs."""
+    token = trio.lowlevel.current_trio_token()
+
+    def read(blob_id: str, start: int, stop: int) -> Buffer:
+        into = bytearray(stop - start)
+        trio.from_thread.run(
+            origin.read, blob_id, start, memoryview(into), ignore, trio_token=token
+        )
+        return into
+
+    return read
 
 
 def open_all(names: Sequence[str], setup: Setup) -> list[Bootstrap]:
@@ -100,7 +110,7 @@ async def _bootstrap(
         raise BadImage(f"the image's bootstrap is {promise.digest}, not {pin} as asked")
     wanted = pin or promise.digest or (promise.packed and kept.packed_as(promise.packed))
     if wanted is not None:
-        found = await trio.to_thread.run_sync(kept.find, wanted)
+        found = await trio.to_thread.run_sync(kept.find, wanted, place.within)
         if found is not None:
             return found, wanted
     return await _fetched(place, kept, wanted, promise.packed)
@@ -121,7 +131,7 @@ async def _fetched(
         digest = await trio.to_thread.run_sync(kept.keep, path, wanted)
     if packed is not None:
         kept.remember(packed, digest)
-    bootstrap = await trio.to_thread.run_sync(kept.find, digest)
+    bootstrap = await trio.to_thread.run_sync(kept.find, digest, place.within)
     if bootstrap is None:
         raise BadImage(f"the bootstrap {digest} was damaged as soon as it was written")
     return bootstrap, digest

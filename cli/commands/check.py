@@ -6,13 +6,13 @@ import click
 import trio
 
 from chunkstore import Digest
-from cli.datacheck import faults
 from cli.options import digest_option, json_option, setup_options
 from cli.output import print_json
 from cli.progress import Advance, bar
 from cli.setup import Setup
-from cli.stack import Image, opened
+from cli.stack import Image, opened, reader
 from rafs.check import findings
+from rafs.verify import damages
 
 _MOST = 1000
 """Findings about a bootstrap after which looking for more tells nobody anything."""
@@ -65,4 +65,15 @@ def _of_bootstrap(image: Image) -> list[str]:
 
 async def _of_data(image: Image, advance: Advance) -> list[str]:
     total = sum(blob.size for blob in image.bootstrap.blobs)
-    return [fault async for fault in faults(image, lambda done: advance(done, total))]
+    done = 0
+
+    def progress(size: int, _: int) -> None:
+        nonlocal done
+        done += size
+        advance(done, total)
+
+    def look() -> list[str]:
+        return [str(found) for found in damages(image.bootstrap, read, progress=progress)]
+
+    read = reader(image.origin)
+    return await trio.to_thread.run_sync(look)
