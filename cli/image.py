@@ -17,7 +17,8 @@ from chunkstore import Missing
 from chunkstore.http import Client
 from chunkstore.origins.http import HttpOrigin
 
-from .names import is_remote
+from .names import is_remote, split_layout
+from .oci import in_layout
 from .places import Folder, Place, in_directory, in_file
 
 
@@ -25,6 +26,8 @@ def find(text: str, client: Client, *, plain_http: bool = False) -> Place:
     """Return the place that *text* names; raises Missing, Malformed or BadImage."""
     if is_remote(text):
         return Folder(HttpOrigin(text, client))
+    if text.startswith("oci:"):
+        return in_layout(*split_layout(text))
     path = Path(text)
     if path.is_dir():
         return in_directory(path)
