@@ -17,6 +17,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import overload
 
 from chunkstore import CHUNKS_PER_BLOB, MAX_CHUNK, Blob, Buffer, Chunk, Codec, Digest
 
@@ -33,6 +34,7 @@ _OFFSET_BITS = 44
 _INDEX_BITS = 32
 """Keys are exact whatever a record says: 32 bits each for blob and index."""
 _MAX_OFFSET = 1 << _OFFSET_BITS
+_MAX_BLOB = (1 << 64 - _OFFSET_BITS) - 1
 _MAX_STORED = 1 << 40
 """Bytes of a blob, decoded and stored."""
 
@@ -62,8 +64,8 @@ class ChunkTable:
         self._start = offset
         self.entries = entries
         self._places: dict[int, Places] = {}
-        self._by_index: _Order | None = None
-        self._by_offset: _Order | None = None
+        self._by_index = _Order(count, self.key, self._index_keys)
+        self._by_offset = _Order(count, self._offset_key, self._offset_keys)
         self._first = [0]
         for entry in entries:
             self._first.append(self._first[-1] + entry.blob.chunk_count)
@@ -82,36 +84,23 @@ class ChunkTable:
         guess = self._first[blob_index] + index
         if guess < self.count and self.key(guess) == wanted:
             return guess
-        if self._by_index is None:
-            row = bisect_left(range(self.count), wanted, key=self.key)
-            if row < self.count and self.key(row) == wanted:
-                return row
-            self._by_index = self._order_by_index()
-        return self._by_index.exact(wanted)
+        row = self._by_index.exact(wanted)
+        if row is None and self._by_index.settle():
+            row = self._by_index.exact(wanted)
+        return row
 
     def covering(self, blob_index: int, offset: int) -> int | None:
         """Return the row of the chunk that holds a decoded offset of a blob."""
         wanted = blob_index << _OFFSET_BITS | offset
-        if self._by_offset is None:
-            row = bisect_right(range(self.count), wanted, key=self._offset_key) - 1
-            if row >= 0 and self._holds(row, blob_index, offset):
-                return row
-            self._by_offset = self._order_by_offset()
-        found = self._by_offset.below(wanted)
-        return found if found is not None and self._holds(found, blob_index, offset) else None
+        row = self._by_offset.below(wanted)
+        if (row is None or not self._holds(row, blob_index, offset)) and self._by_offset.settle():
+            row = self._by_offset.below(wanted)
+        return row if row is not None and self._holds(row, blob_index, offset) else None
 
     def rows(self, blob_index: int) -> Sequence[int]:
         """Return the rows of a blob's chunks in decoded order."""
-        if self._by_offset is None:
-            self._by_offset = self._order_by_offset()
+        self._by_offset.settle()
         return self._by_offset.between(blob_index << _OFFSET_BITS, (blob_index + 1) << _OFFSET_BITS)
-
-    def place(self, row: int) -> tuple[int, int, int]:
-        """Return blob, decoded start and decoded stop of the record in a row, unchecked."""
-        blob, size, start = tables.CHUNK_PLACE.unpack_from(
-            self._buffer, self._start + row * _RECORD + tables.KEY_OFFSET
-        )
-        return blob, start, start + size
 
     def attached(self, blob_index: int) -> bool:
         """Say whether a blob's places were told."""
@@ -124,25 +113,24 @@ class ChunkTable:
         )
         return int(blob << _INDEX_BITS | index)
 
-    def _offset_key(self, row: int) -> int:
-        blob, _, offset = tables.CHUNK_PLACE.unpack_from(
+    def place(self, row: int) -> tuple[int, int, int]:
+        """Return blob, decoded start and decoded stop of the record in a row, unchecked."""
+        blob, size, start = tables.CHUNK_PLACE.unpack_from(
             self._buffer, self._start + row * _RECORD + tables.KEY_OFFSET
         )
-        return int(blob << _OFFSET_BITS | offset)
+        return blob, start, start + size
 
-    def _order_by_index(self) -> _Order:
-        pairs = tables.CHUNK_KEYS.iter_unpack(self._records())
-        return _Order.of([blob << _INDEX_BITS | index for blob, index in pairs])
+    def _offset_key(self, row: int) -> int:
+        blob, start, _ = self.place(row)
+        return _offset_key(blob, start)
 
-    def _order_by_offset(self) -> _Order:
-        pairs = tables.CHUNK_OFFSETS.iter_unpack(self._records())
-        offset_limit, blob_limit = (1 << _OFFSET_BITS) - 1, (1 << 64 - _OFFSET_BITS) - 1
-        return _Order.of(
-            [
-                min(blob, blob_limit) << _OFFSET_BITS | min(offset, offset_limit)
-                for blob, offset in pairs
-            ]
-        )
+    def _index_keys(self) -> Iterator[int]:
+        for blob, index in tables.CHUNK_KEYS.iter_unpack(self._records()):
+            yield blob << _INDEX_BITS | index
+
+    def _offset_keys(self) -> Iterator[int]:
+        for blob, offset in tables.CHUNK_OFFSETS.iter_unpack(self._records()):
+            yield _offset_key(blob, offset)
 
     def _records(self) -> memoryview:
         return memoryview(self._buffer)[self._start : self._start + self.count * _RECORD]
@@ -155,6 +143,11 @@ class ChunkTable:
         return unpack_chunk(self._buffer, self._start + row * _RECORD, self.entries, self._places)[
             1
         ]
+
+
+def _offset_key(blob: int, offset: int) -> int:
+    """Return what sorts by blob and offset, in 64 bits whatever a record says."""
+    return min(blob, _MAX_BLOB) << _OFFSET_BITS | min(offset, _MAX_OFFSET - 1)
 
 
 def unpack_chunk(
@@ -244,19 +237,30 @@ class ChunkMap:
 
 
 class _Order:
-    """The rows of a table sorted by some key."""
+    """The rows of a table sorted by a key: believed to be as they stand until ``settle``."""
 
-    def __init__(self, keys: array[int], rows: Sequence[int]) -> None:
-        self._keys = keys
-        self._rows = rows
+    def __init__(
+        self, count: int, key: Callable[[int], int], keys: Callable[[], Iterator[int]]
+    ) -> None:
+        self._keys: Sequence[int] = _Keys(count, key)
+        self._rows: Sequence[int] = range(count)
+        self._read = keys
+        self.settled = False
 
-    @classmethod
-    def of(cls, keys: list[int]) -> _Order:
-        """Sort rows by *keys*, of which row *i* has the one at *i*."""
-        if all(map(operator.lt, keys, itertools.islice(keys, 1, None))):
-            return cls(array("Q", keys), range(len(keys)))
-        rows = array("I", sorted(range(len(keys)), key=keys.__getitem__))
-        return cls(array("Q", sorted(keys)), rows)
+    def settle(self) -> bool:
+        """Make sure that rows are sorted; say whether answers may be others now.
+
+        Takes memory only where the table is not sorted itself.
+        """
+        if self.settled:
+            return False
+        self.settled = True
+        if all(itertools.starmap(operator.lt, itertools.pairwise(self._read()))):
+            return False
+        keys = array("Q", self._read())
+        self._rows = array("I", sorted(range(len(keys)), key=keys.__getitem__))
+        self._keys = array("Q", sorted(keys))
+        return True
 
     def exact(self, key: int) -> int | None:
         """Return the row that has *key*."""
@@ -271,3 +275,23 @@ class _Order:
     def between(self, start: int, stop: int) -> Sequence[int]:
         """Return the rows whose keys are in ``[start, stop)``, in the keys' order."""
         return self._rows[bisect_left(self._keys, start) : bisect_left(self._keys, stop)]
+
+
+class _Keys(Sequence[int]):
+    """The keys of the rows as they stand, each read when it is asked for."""
+
+    def __init__(self, count: int, key: Callable[[int], int]) -> None:
+        self._count = count
+        self._key = key
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, row: int) -> int: ...
+    @overload
+    def __getitem__(self, row: slice) -> Sequence[int]: ...
+    def __getitem__(self, row: int | slice) -> int | Sequence[int]:
+        if isinstance(row, slice):
+            return [self._key(one) for one in range(self._count)[row]]
+        return self._key(row)

@@ -78,8 +78,8 @@ def test_a_sorted_table_needs_no_index() -> None:
     chunks = ChunkMap(table, 1)
     assert chunks[999].index == 999
     assert chunks.at(300 << 16) == chunks[300]
-    assert table._by_index is None
-    assert table._by_offset is None
+    assert not table._by_index.settled
+    assert not table._by_offset.settled
 
 
 def test_an_unknown_chunk_is_a_bad_image() -> None:
