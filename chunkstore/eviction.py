@@ -1,0 +1,200 @@
+"""Eviction: what the cache gives up when it reaches its limit, or the disk is full.
+
+First whole blobs that nobody has open, the longest unused first. Then chunks of blobs that are
+open, in this process or in another, the least used first: their states are cleared, the lease is
+taken exclusively, holes are punched. One process at a time makes room; the others, finding it at
+work, go on. Use is a byte per chunk in the ready map, set by readers and halved by each eviction,
+so that all processes know what any of them uses.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from sortedcontainers import SortedKeyList
+
+from .blobcache import BlobCache
+from .cachefile import CacheFile, Place
+from .readymap import CLAIMED, READY, UNVERIFIED
+
+logger = logging.getLogger(__name__)
+
+LOW_WATER = 0.9
+"""Share of the limit that is left when an eviction is done, so that the next one is not at once."""
+
+CHECKED_EVERY = 16 << 20
+"""Bytes written between looks at the folder's usage; less where the limit is small."""
+
+PATIENCE = 0.1
+"""Seconds to wait for readers and writers of a blob before going on with the next one."""
+
+BATCH = 32 << 20
+"""Decoded bytes punched under one exclusive lease: readers wait for as long (milliseconds)."""
+
+
+class Eviction:
+    """Keeps one cache folder within its limit, for one process.
+
+    Tasks: ``wrote`` from any thread; ``make_room`` waits for the disk and for leases, so never in
+    the event loop.
+    """
+
+    def __init__(self, cache: BlobCache) -> None:
+        self._cache = cache
+        self._since = 0
+        self._every = min(CHECKED_EVERY, (cache.limit or CHECKED_EVERY) // 16)
+
+    def wrote(self, size: int) -> bool:
+        """Note *size* bytes written; say whether it is time to look at the limit."""
+        if self._cache.limit is None:
+            return False
+        self._since += size
+        return self._since >= self._every
+
+    def keep_limit(self) -> int:
+        """Evict if the folder is over its limit; return the bytes freed."""
+        self._since = 0
+        limit = self._cache.limit
+        if limit is None or not self._cache.evicting.attempt():
+            return 0
+        try:
+            used = usage(self._cache.root)
+            return 0 if used <= limit - self._every else self._free(used - int(LOW_WATER * limit))
+        finally:
+            self._cache.evicting.give()
+
+    def make_room(self, size: int) -> int:
+        """Free *size* bytes because the disk is full; waits for another process that is at it."""
+        with self._cache.evicting:
+            return self._free(size)
+
+    def _free(self, size: int) -> int:
+        freed = 0
+        for place in unused(self._cache):
+            if freed >= size:
+                break
+            freed += remove(self._cache, place)
+        if freed < size:
+            freed += self._free_chunks(size - freed)
+        logger.info("evicted freed=%d asked=%d", freed, size)
+        return freed
+
+    def _free_chunks(self, size: int) -> int:
+        freed = 0
+        files = [
+            file
+            for place in self._cache.places()
+            if (file := self._cache.reopen(place)) is not None
+        ]
+        try:
+            for file in files:
+                if freed < size and (left := _left_over(file)):
+                    freed += file.evict(left, PATIENCE)
+            for file, indices in _least_used(files):
+                if freed >= size:
+                    break
+                freed += file.evict(indices, PATIENCE)
+            for file in files:
+                file.map.age()
+        finally:
+            for file in files:
+                self._cache.close_file(file)
+        return freed
+
+
+def usage(root: Path) -> int:
+    """Return the bytes that the cache's files take on the disk."""
+    total = 0
+    folders = [root / "blobs", *(root / "apart").glob("*")]
+    for folder in folders:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                try:
+                    total += entry.stat(follow_symlinks=False).st_blocks * 512
+                except FileNotFoundError:
+                    continue
+    return total
+
+
+def unused(cache: BlobCache) -> Iterator[Place]:
+    """Yield the blobs by their last use; whoever removes one finds out whether it is in use."""
+    places = SortedKeyList(key=lambda aged: aged[0])
+    for place in cache.places():
+        try:
+            places.add((place.map.stat().st_mtime, place))
+        except FileNotFoundError:
+            continue
+    for _, place in places:
+        yield place
+
+
+def remove(cache: BlobCache, place: Place) -> int:
+    """Remove a blob that nobody has open; return the bytes freed, 0 where it is in use."""
+    trash = cache.root / "trash"
+    trash.mkdir(0o700, exist_ok=True)
+    doomed = []
+    with cache.lock:
+        if not _idle(place):
+            return 0
+        for path in (place.map, place.data):
+            doomed.append(trash / uuid.uuid4().hex)
+            path.replace(doomed[-1])
+    freed = 0
+    for path in trash.iterdir():  # with what a killed process left here
+        freed += path.stat().st_blocks * 512 if path in doomed else 0
+        path.unlink(missing_ok=True)
+    return freed
+
+
+def _idle(place: Place) -> bool:
+    """Say whether no process has the blob open; the folder's lock keeps it so."""
+    try:
+        fd = os.open(place.map, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    else:
+        return place.data.exists()
+    finally:
+        os.close(fd)
+
+
+def _left_over(file: CacheFile) -> list[int]:
+    """Return the slots whose bytes an interrupted eviction or write left behind."""
+    return [
+        index
+        for index, record in file.map.records()
+        if record.marked and file.map.states[index] == CLAIMED
+    ]
+
+
+def _least_used(files: list[CacheFile]) -> Iterator[tuple[CacheFile, list[int]]]:
+    """Yield batches of ready chunks, the least used of all files first."""
+    levels = sorted({level for file in files for level in set(file.map.uses.tobytes())})
+    for level in levels:
+        for file in files:
+            yield from ((file, batch) for batch in _batches(file, level))
+
+
+def _batches(file: CacheFile, level: int) -> Iterator[list[int]]:
+    uses, batch, size = file.map.uses.tobytes(), [], 0
+    index = uses.find(level)
+    while index >= 0:
+        record = file.map.record(index)
+        if record is not None and file.map.states[index] in (READY, UNVERIFIED):
+            batch.append(index)
+            size += record.size
+        if size >= BATCH:
+            yield batch
+            batch, size = [], 0
+        index = uses.find(level, index + 1)
+    if batch:
+        yield batch

@@ -1,0 +1,169 @@
+"""The image store: what a mounted image reads from, cache first, then the sources.
+
+A read looks at the ready map and gets a view of the mapped cache file. What is missing is demanded
+from the fetcher; when it has landed, the reader looks again.
+
+Tasks: of the event loop. A view stays right until the task that looked awaits: the leases under it
+are given back in the loop's next turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+
+import trio
+
+from .blobcache import BlobCache
+from .chunk import Blob, Chunk, Extent
+from .digest import Buffer, Digest
+from .errors import ChunkstoreError, Unreachable
+from .fetcher import Fetcher, Reader
+from .held import Held
+from .ledger import Ledger, Pulse
+from .source import ChunkSource
+from .statistics import Statistics
+from .views import Views
+from .wanted import Key
+
+WAITING_READS = 256
+"""Reads that may wait while nothing moves; one more fails at once, and so do four times as many
+however well things go: a filesystem has a bounded number of requests, for all its images."""
+
+STALLED = 2.0
+"""Seconds without a byte after which an image counts as not moving."""
+
+INSISTING = 3
+"""Rounds after which a reader takes copies: somebody evicts faster than it reads."""
+
+
+class ImageStore:
+    """One image's chunks: an ``ExtentReader`` over a cache and a source."""
+
+    def __init__(
+        self,
+        cache: BlobCache,
+        source: ChunkSource,
+        *,
+        owner: Digest,
+        deadline: float,
+        pulse: Pulse | None = None,
+        ledger: Ledger | None = None,
+    ) -> None:
+        """Start nothing: ``run`` does.
+
+        *owner* is the digest of the image's bootstrap. A read fails after *deadline* seconds in
+        which nothing came for this image; *pulse* is beaten by the sources as bytes arrive.
+        """
+        self._deadline = deadline
+        self._pulse = pulse or Pulse()
+        self._ledger = ledger or Ledger()
+        self._held = Held()
+        self._views = Views(self._held)
+        self._fetcher = Fetcher(cache, self._views, self._held, source, owner)
+        self._waiting = 0
+        self._waiting_since = 0.0
+        self._refused = 0
+        self._last_error: str | None = None
+
+    def look(self, extents: Sequence[Extent]) -> Buffer | None:
+        """Return the bytes of *extents* if all are in the cache; never waits."""
+        data = self._views.gather(extents)
+        if data is not None:
+            self._ledger.add("cache", chunks=len(extents), size=len(data))
+        return data
+
+    async def read(self, extents: Sequence[Extent]) -> Buffer:
+        """Return the bytes of *extents*, fetching what is missing; raises ChunkstoreError."""
+        data = self._views.gather(extents)
+        if data is not None:
+            return data
+        self._admit()
+        self._waiting += 1
+        try:
+            return await self._read(extents)
+        except ChunkstoreError as exc:
+            self._last_error = str(exc)
+            raise
+        finally:
+            self._waiting -= 1
+
+    def held(self, extents: Sequence[Extent]) -> AbstractContextManager[Buffer | None]:
+        """Lend the bytes of *extents*, None if not all are here, across awaits and to threads."""
+        return self._views.held(extents)
+
+    def want(self, blob: Blob, chunks: Sequence[Chunk]) -> int:
+        """Fetch *chunks* behind what readers wait for; return how many there was room for."""
+        return self._fetcher.want(blob, chunks)
+
+    def forget_ahead(self) -> None:
+        """Let go of what is wanted ahead and not being fetched yet."""
+        self._fetcher.forget_ahead()
+
+    def distrust(self, extents: Sequence[Extent]) -> None:
+        """Treat *extents* as missing: a view of them could not be read (EFAULT)."""
+        for extent in extents:
+            shelf = self._views.shelves.get(extent.blob.id) if extent.blob else None
+            if shelf is not None and extent.chunk is not None:
+                shelf.forget(extent.chunk)
+
+    async def prepare(self, blobs: Iterable[Blob]) -> None:
+        """Open *blobs* in the cache, so that looks find what is there."""
+        for blob in blobs:
+            await self._fetcher.shelf(blob)
+
+    def statistics(self) -> Statistics:
+        """Say what was read and fetched so far, and how things stand."""
+        return Statistics(
+            sources=dict(self._ledger.tallies),
+            ready_size=sum(
+                file.ready_size for shelf in self._views.shelves.values() for file in shelf.files
+            ),
+            held_size=self._held.size,
+            waiting_reads=self._waiting,
+            pending_chunks=self._fetcher.pending,
+            refused_reads=self._refused,
+            last_error=self._last_error or self._fetcher.last_error,
+        )
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Fetch what is asked for until cancelled; then the blobs are closed."""
+        try:
+            await self._fetcher.run(task_status=task_status)
+        finally:
+            self._views.give_back()
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._close)
+
+    async def _read(self, extents: Sequence[Extent]) -> Buffer:
+        kept: dict[Key, Buffer] = {}
+        rounds = 0
+        while True:
+            missing = self._views.missing(extents, kept)
+            if missing:
+                rounds += 1
+                reader = Reader(missing, insist=rounds >= INSISTING)
+                await self._fetcher.bring(missing, reader, self._deadline, self._pulse)
+                kept.update(reader.kept)
+                data = self._views.gather(extents, kept)
+            else:  # all is here, but an evictor is at work
+                data = await trio.to_thread.run_sync(self._views.copy, extents, kept)
+            if data is not None:
+                return data
+
+    def _admit(self) -> None:
+        """See that a stalled image does not take all the requests that a filesystem has."""
+        now = trio.current_time()
+        if self._waiting == 0:
+            self._waiting_since = now
+        stalled = now - max(self._pulse.last, self._waiting_since) > STALLED
+        if self._waiting >= (WAITING_READS if stalled else 4 * WAITING_READS):
+            self._refused += 1
+            reason = self._fetcher.last_error or "no answer yet"
+            raise Unreachable(f"{self._waiting} reads wait already: {reason}")
+
+    def _close(self) -> None:
+        shelves = list(self._views.shelves.values())
+        self._views.shelves.clear()
+        for shelf in shelves:
+            shelf.close()

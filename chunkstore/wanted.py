@@ -1,0 +1,119 @@
+"""What is wanted: which chunks to fetch next, those that a reader waits for first.
+
+Pure: no clock, no I/O. A chunk is pending or in flight, never both, and in flight once. Batches are
+runs of chunks that lie next to each other in the stored blob, so that one request can bring them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .chunk import Blob, Chunk
+from .spans import adjacent
+
+Key = tuple[str, int, bytes, int, int]
+"""Names a chunk of a blob by all that a reader relies on."""
+
+
+@dataclass(slots=True)
+class _Pending:
+    blob: Blob
+    chunk: Chunk
+
+
+def key_of(blob: Blob, chunk: Chunk) -> Key:
+    """Return *chunk*'s name."""
+    return (blob.id, chunk.index, chunk.digest.raw, chunk.offset, chunk.size)
+
+
+class Wanted:
+    """The chunks of one image that are to be fetched."""
+
+    def __init__(self, *, batch_size: int, ahead_size: int) -> None:
+        """Bound a batch to *batch_size* stored bytes, what is wanted ahead to *ahead_size*."""
+        self._batch_size = batch_size
+        self._ahead_room = ahead_size
+        self._demanded: dict[Key, _Pending] = {}
+        """In the order of demand."""
+        self._ahead: dict[Key, _Pending] = {}
+        """In the order of wanting; a demand moves it."""
+        self._places: dict[tuple[str, int], Key] = {}
+        """Pending chunks by blob and index, to find neighbours."""
+        self._flying: set[Key] = set()
+
+    def demand(self, blob: Blob, chunk: Chunk) -> None:
+        """Put *chunk* among those that a reader waits for."""
+        key = key_of(blob, chunk)
+        if key in self._flying or key in self._demanded:
+            return
+        self._drop_ahead(key)
+        self._demanded[key] = _Pending(blob, chunk)
+        self._places[blob.id, chunk.index] = key
+
+    def want(self, blob: Blob, chunk: Chunk) -> bool:
+        """Put *chunk* among those wanted ahead of readers; False where there are too many."""
+        key = key_of(blob, chunk)
+        if key in self._flying or key in self._demanded or key in self._ahead:
+            return True
+        if chunk.size > self._ahead_room:
+            return False
+        self._ahead_room -= chunk.size
+        self._ahead[key] = _Pending(blob, chunk)
+        self._places[blob.id, chunk.index] = key
+        return True
+
+    def withdraw(self, key: Key) -> None:
+        """Note that nobody waits for the chunk any more; in flight it goes on."""
+        if self._demanded.pop(key, None) is not None:
+            self._places.pop(key[:2], None)
+
+    def take(self, *, demanded_only: bool = False) -> tuple[Blob, Sequence[Chunk]] | None:
+        """Return the next batch, which is in flight from now on; None when there is none."""
+        queue = self._demanded or ({} if demanded_only else self._ahead)
+        first = next(iter(queue.values()), None)
+        if first is None:
+            return None
+        chunks = [first.chunk]
+        self._launch(key_of(first.blob, first.chunk))
+        stored = first.chunk.stored_size
+        while (after := self._following(first.blob, chunks[-1])) is not None:
+            stored += after.chunk.stored_stop - chunks[-1].stored_stop
+            if stored > self._batch_size:
+                break
+            chunks.append(after.chunk)
+            self._launch(key_of(after.blob, after.chunk))
+        return first.blob, chunks
+
+    def landed(self, key: Key) -> None:
+        """Note that the chunk is no longer in flight, however that ended."""
+        self._flying.discard(key)
+
+    def clear_ahead(self) -> None:
+        """Forget what was wanted ahead and is not in flight."""
+        for key in list(self._ahead):
+            self._drop_ahead(key)
+            self._places.pop(key[:2], None)
+
+    @property
+    def pending(self) -> int:
+        """Chunks that are not in flight yet."""
+        return len(self._demanded) + len(self._ahead)
+
+    def _following(self, blob: Blob, chunk: Chunk) -> _Pending | None:
+        key = self._places.get((blob.id, chunk.index + 1))
+        if key is None:
+            return None
+        after = self._demanded.get(key) or self._ahead.get(key)
+        return after if after is not None and adjacent(chunk, after.chunk) else None
+
+    def _launch(self, key: Key) -> None:
+        if self._demanded.pop(key, None) is None:
+            self._drop_ahead(key)
+        self._places.pop(key[:2], None)
+        self._flying.add(key)
+
+    def _drop_ahead(self, key: Key) -> None:
+        pending = self._ahead.pop(key, None)
+        if pending is not None:
+            self._ahead_room += pending.chunk.size
