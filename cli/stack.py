@@ -12,13 +12,19 @@ from dataclasses import dataclass
 import trio
 
 from chunkstore import Buffer, Digest, Origin, SizedOrigin
+from chunkstore.blobcache import BlobCache
 from chunkstore.http import Client, Deadlines
+from chunkstore.imagestore import ImageStore
+from chunkstore.ledger import Ledger, Pulse
+from chunkstore.originchunks import OriginChunks
+from chunkstore.retrying import Retrying
+from chunkstore.stack import Counted
 from fusefs import vfs
 from fusefs.daemon import Wired
 from rafs import BadImage, Bootstrap, ci
 
+from .ahead import fetch_ahead
 from .bootstraps import Bootstraps
-from .direct import Direct
 from .image import find
 from .places import Place, ignore
 from .setup import MountRequest, Setup
@@ -56,11 +62,49 @@ async def opened(name: str, setup: Setup, pin: Digest | None = None) -> AsyncIte
 @asynccontextmanager
 async def wired(request: MountRequest) -> AsyncIterator[Wired]:
     """Make what a mount's daemon serves, run its tasks, and take it down."""
+    cache = BlobCache(request.setup.cache, limit=request.cache_limit)
     async with opened(request.image, request.setup, request.pin) as image:
-        reader = Direct(image.origin)
-        served = vfs.Image(image.digest.hex[:12], image.bootstrap, reader)
-        size = sum(blob.size for blob in image.bootstrap.blobs)
-        yield Wired([served], lambda: {"size": size, "origin_bytes": reader.fetched})
+        store = _store(image, cache, request.setup.patience)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(store.run)
+            await store.prepare(image.bootstrap.blobs)
+            nursery.start_soon(fetch_ahead, image.bootstrap, store, request.prefetch)
+            served = vfs.Image(image.digest.hex[:12], image.bootstrap, store)
+            yield Wired([served], lambda: told(image, store))
+            nursery.cancel_scope.cancel()
+    cache.close()
+
+
+def _store(image: Image, cache: BlobCache, deadline: float) -> ImageStore:
+    """Stack what an image is read from: cache, then origin, tried again while *deadline* lasts."""
+    pulse, ledger = Pulse(), Ledger()
+    origin = OriginChunks(Retrying(image.origin, deadline=deadline), pulse=pulse, ledger=ledger)
+    source = Counted(origin, "origin", ledger)
+    return ImageStore(
+        cache, source, owner=image.digest, deadline=deadline, pulse=pulse, ledger=ledger
+    )
+
+
+def told(image: Image, store: ImageStore) -> dict[str, object]:
+    """Return what ``status`` tells of an image and its store."""
+    facts = store.statistics()
+    sources = {
+        name: {"chunks": tally.chunks, "bytes": tally.size, "stored_bytes": tally.stored_size}
+        for name, tally in facts.sources.items()
+    }
+    return {
+        "digest": str(image.digest),
+        "size": sum(blob.size for blob in image.bootstrap.blobs),
+        "ready_bytes": facts.ready_size,
+        "held_bytes": facts.held_size,
+        "sources": {"cache": _NOTHING, "peer": _NOTHING, "origin": _NOTHING} | sources,
+        "pending_chunks": facts.pending_chunks,
+        "refused_reads": facts.refused_reads,
+        "last_error": facts.last_error,
+    }
+
+
+_NOTHING = {"chunks": 0, "bytes": 0, "stored_bytes": 0}
 
 
 async def attach_lists(image: Image) -> None:

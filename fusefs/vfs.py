@@ -37,7 +37,7 @@ Listed = tuple[bytes, int, int]
 class Reader(ExtentReader, Protocol):
     """What a file's bytes come from, and what is told ahead of them."""
 
-    def want(self, blob: Blob, chunks: Sequence[Chunk]) -> None:
+    def want(self, blob: Blob, chunks: Sequence[Chunk]) -> object:
         """Have *chunks* fetched behind the readers; never awaits."""
         ...
 

@@ -63,8 +63,14 @@ def _shown(name: str, value: object) -> object:
     return human(value) if counts_bytes and isinstance(value, int) else value
 
 
+def _from_origin(facts: Facts) -> object:
+    sources = facts.get("sources")
+    origin = sources.get("origin") if isinstance(sources, Mapping) else None
+    return origin.get("stored_bytes") if isinstance(origin, Mapping) else None
+
+
 def _row(facts: Facts) -> tuple[object, ...]:
     alive = "mounted" if facts.get("alive") else "dead"
-    sizes = (facts.get(name) for name in ("size", "ready_bytes", "origin_bytes"))
+    sizes = (facts.get("size"), facts.get("ready_bytes"), _from_origin(facts))
     shown = (human(size) if isinstance(size, int) else "?" for size in sizes)
     return (facts.get("mountpoint"), alive, facts.get("image", "?"), *shown)
