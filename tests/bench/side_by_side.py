@@ -75,7 +75,7 @@ def drop_caches() -> None:
 
 def naiad(*arguments: str) -> str:
     """Run the command line, return its stdout; raises CalledProcessError, its stderr shown."""
-    command = [sys.executable, "-m", "cli.main", *arguments]
+    command = [str(Path(sys.executable).with_name("naiad")), *arguments]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
