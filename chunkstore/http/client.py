@@ -13,7 +13,7 @@ from typing import Self
 
 import trio
 
-from chunkstore.errors import Malformed, Unreachable
+from chunkstore.errors import ChunkstoreError, Malformed, Unreachable
 
 from .answers import failure, refusal
 from .exchange import Exchange, HungUp, tunnel
@@ -166,7 +166,7 @@ class Client:
         return self._tls
 
 
-async def refused(response: Response) -> Exception:
+async def refused(response: Response) -> ChunkstoreError:
     """Return the error that an unwanted *response* is, with what the server says about it."""
     said = await response.drain()
     return refusal(response.url, response.status, response.headers, said)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
+from contextlib import aclosing
 
 import h11
 import trio
 
-from chunkstore.digest import Buffer
 from chunkstore.errors import Malformed, Refused, Unreachable
 
 from .answers import failure
@@ -81,15 +81,16 @@ class Exchange:
 
     async def _upload(self, body: Upload, scope: trio.CancelScope) -> bool:
         left = body.size
-        async for part in body.parts():
-            left -= len(part)
-            if left < 0:
-                break
-            try:
-                await self._wire.send(part)
-            except OSError:
-                return True
-            self._pace.moved(len(part), scope)
+        async with aclosing(body.parts()) as parts:
+            async for part in parts:
+                left -= len(part)
+                if left < 0:
+                    break
+                try:
+                    await self._wire.send(part)
+                except OSError:
+                    return True
+                self._pace.moved(len(part), scope)
         if left:
             raise Malformed(f"{self._request.url}: a body of {body.size} bytes was not that long")
         return False
@@ -174,12 +175,3 @@ async def _tunnel_status(wire: Wire, talk: h11.Connection) -> int:
                 talk.receive_data(bytes(scratch[:count]))
     except h11.RemoteProtocolError as exc:
         raise OSError(f"the proxy does not speak HTTP: {exc}") from exc
-
-
-def part_of(data: Buffer) -> Upload:
-    """Return *data* as a body."""
-
-    async def parts() -> AsyncIterator[Buffer]:
-        yield data
-
-    return Upload(len(data), parts)

@@ -6,7 +6,8 @@ into the caller's memory without passing through it. Chunked bodies go through h
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import trio
@@ -41,7 +42,7 @@ class Upload:
     """A body that is sent as it is made."""
 
     size: int
-    parts: Callable[[], AsyncIterator[Buffer]]
+    parts: Callable[[], AsyncGenerator[Buffer, None]]
     """Begins again at the first byte with every call, so that a request can be repeated."""
 
 
@@ -169,9 +170,20 @@ class Response:
         raise Corrupt(f"{self.url}: more than the {limit} bytes that are the most")
 
     async def drain(self) -> bytes:
-        """Return a short body, or the beginning of a long one, ready for the next request."""
+        """Return a short body, or the beginning of a long one, as far as it can be had.
+
+        What went wrong with a body that nobody asked for is no news: its status is.
+        (docker-registry's 416 announces more than it sends.)
+        """
         data = bytearray(_DRAIN)
-        count = await self.fill(memoryview(data), ignore)
+        count = 0
+
+        def arrived(so_far: int) -> None:
+            nonlocal count
+            count = so_far
+
+        with suppress(Unreachable):
+            await self.fill(memoryview(data), arrived)
         return bytes(memoryview(data)[:count])
 
 

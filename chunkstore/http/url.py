@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from urllib.parse import quote, unquote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urlencode, urljoin, urlsplit
 
 from chunkstore.errors import Malformed
 
@@ -77,6 +78,11 @@ class Url:
         """Return the url of *name*, a relative path, in this folder; a query stays behind it."""
         path, mark, query = self.target.partition("?")
         return replace(self, target=f"{path.rstrip('/')}/{quote(name)}{mark}{query}")
+
+    def with_query(self, parameters: Sequence[tuple[str, str]]) -> Url:
+        """Return this url with *parameters* behind whatever its query already says."""
+        mark = "&" if "?" in self.target else "?"
+        return replace(self, target=f"{self.target}{mark}{urlencode(parameters)}")
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.authority}{self.path}"

@@ -1,0 +1,173 @@
+"""Credentials: who we are to a registry, as Docker and Podman keep it, or as the environment says.
+
+Looked up only when a registry asks, per host, and never shown: no value here has a telling repr.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from base64 import b64decode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from subprocess import PIPE, SubprocessError
+
+import msgspec
+import trio
+
+from chunkstore.errors import Malformed, Refused
+
+logger = logging.getLogger(__name__)
+
+_HELPER_DEADLINE = 20.0
+"""Seconds for a credential helper; one that asks a person for a touch takes several."""
+
+_HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_TOKEN_USER = "<token>"
+"""What helpers call the user whose secret is an identity token."""
+
+_HUB_KEY = "https://index.docker.io/v1/"
+_LARGEST = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A user and what proves it."""
+
+    user: str = field(repr=False)
+    secret: str = field(repr=False)
+    is_identity: bool = False
+    """The secret is an identity token, to be exchanged and never sent as a password."""
+
+    @property
+    def userinfo(self) -> str:
+        """``USER:PASSWORD``."""
+        return f"{self.user}:{self.secret}"
+
+
+class _Entry(msgspec.Struct):
+    auth: str = ""
+    username: str = ""
+    password: str = ""
+    identitytoken: str = ""
+
+
+class _Config(msgspec.Struct):
+    auths: dict[str, _Entry] = msgspec.field(default_factory=dict)
+    creds_store: str = msgspec.field(name="credsStore", default="")
+    cred_helpers: dict[str, str] = msgspec.field(name="credHelpers", default_factory=dict)
+
+
+class _Answer(msgspec.Struct):
+    user: str = msgspec.field(name="Username")
+    secret: str = msgspec.field(name="Secret")
+
+
+class Credentials:
+    """Finds a host's credential in the environment, in files, or with a helper program."""
+
+    def __init__(self, files: Sequence[Path] = (), environment: Mapping[str, str] | None = None):
+        """Read *files* in this order; *environment* goes before all of them."""
+        self._files = tuple(files)
+        self._environment = environment or {}
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> Credentials:
+        """Look where Docker and Podman do, for somebody with this environment."""
+        home = Path(environment.get("HOME") or "/root")
+        docker = Path(environment.get("DOCKER_CONFIG") or home / ".docker")
+        files = [docker / "config.json"]
+        if environment.get("REGISTRY_AUTH_FILE"):
+            files.insert(0, Path(environment["REGISTRY_AUTH_FILE"]))
+        if environment.get("XDG_RUNTIME_DIR"):
+            files.append(Path(environment["XDG_RUNTIME_DIR"]) / "containers" / "auth.json")
+        return cls(files, environment)
+
+    async def find(self, host: str) -> Credential | None:
+        """Return the credential for *host*, a registry as references write it, if there is one.
+
+        Raises Malformed for a file that cannot be read, Refused for a helper that hangs.
+        """
+        told = self._told(host)
+        if told is not None:
+            return told
+        for path in self._files:
+            config = await trio.to_thread.run_sync(_read, path)
+            found = await _in_config(config, host) if config else None
+            if found is not None:
+                return found
+        return None
+
+    def _told(self, host: str) -> Credential | None:
+        user = self._environment.get("NAIAD_REGISTRY_USER")
+        secret = self._environment.get("NAIAD_REGISTRY_PASSWORD")
+        meant = self._environment.get("NAIAD_REGISTRY_HOST") or host
+        return Credential(user, secret) if user and secret and meant == host else None
+
+
+async def _in_config(config: _Config, host: str) -> Credential | None:
+    key = _HUB_KEY if host == "docker.io" else host
+    helper = config.cred_helpers.get(host) or config.creds_store
+    if helper:
+        found = await _ask(helper, key)
+        if found is not None:
+            return found
+    for name, entry in config.auths.items():
+        if name == key or _host(name) == host:
+            return _decoded(entry)
+    return None
+
+
+def _host(key: str) -> str:
+    return key.rpartition("://")[2].partition("/")[0]
+
+
+def _decoded(entry: _Entry) -> Credential | None:
+    user, secret = entry.username, entry.password
+    if entry.auth:
+        try:
+            text = b64decode(entry.auth, validate=True).decode()
+        except ValueError:
+            raise Malformed("a credential in the Docker config is not base64 text") from None
+        user, _, secret = text.partition(":")
+    if entry.identitytoken:
+        return Credential(user, entry.identitytoken, is_identity=True)
+    return Credential(user, secret.rstrip("\0")) if user and secret else None
+
+
+def _read(path: Path) -> _Config | None:
+    try:
+        with path.open("rb") as file:
+            return msgspec.json.decode(file.read(_LARGEST), type=_Config)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as exc:
+        raise Malformed(f"{path}: {exc.strerror}") from exc
+    except msgspec.MsgspecError:
+        # The decoder's words could quote what they stumbled over, which may be the secret.
+        raise Malformed(f"{path}: not a Docker config") from None
+
+
+async def _ask(helper: str, key: str) -> Credential | None:
+    if not _HELPER.fullmatch(helper):
+        raise Malformed(f"not a credential helper's name: {helper[:100]!r}")
+    program = f"docker-credential-{helper}"
+    try:
+        with trio.fail_after(_HELPER_DEADLINE):
+            done = await trio.run_process(
+                [program, "get"], stdin=key.encode(), stdout=PIPE, stderr=PIPE, check=False
+            )
+    except trio.TooSlowError as exc:
+        raise Refused(f"{program}: no answer in {_HELPER_DEADLINE:g} s") from exc
+    except (OSError, SubprocessError) as exc:
+        logger.warning("credential helper does not run program=%s reason=%s", program, exc)
+        return None
+    if done.returncode:
+        logger.debug("credential helper knows nothing program=%s key=%s", program, key)
+        return None
+    try:
+        answer = msgspec.json.decode(done.stdout, type=_Answer)
+    except msgspec.MsgspecError:
+        raise Malformed(f"{program}: its answer cannot be read") from None
+    return Credential(answer.user, answer.secret, is_identity=answer.user == _TOKEN_USER)
