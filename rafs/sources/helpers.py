@@ -19,6 +19,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -35,6 +36,9 @@ LENGTH = 8
 
 _PIPE = 1 << 20
 """Bytes a pipe may hold: what unprivileged users are allowed."""
+
+_HOME = str(Path(__file__).parents[2])
+"""Where this package lies: an editable install finds it by a hook that the child does without."""
 
 _CODE = """\
 import sys
@@ -96,7 +100,7 @@ class _Helper:
 
     def __init__(self, rules: Rules) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _CODE, *sys.path],
+            [sys.executable, "-I", "-S", "-c", _CODE, _HOME, *sys.path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pipesize=_PIPE,
