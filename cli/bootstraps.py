@@ -2,11 +2,13 @@
 
 ``bootstraps/sha256-HEX`` is a bootstrap, written once under another name and then renamed.
 ``bootstraps/of-NAME`` holds the digest of the bootstrap that came packed as NAME, a layer's digest.
-A file is hashed whenever it is opened: a disk may have rotted.
+A file is hashed whenever it is opened: a disk may have rotted. Whoever has one open, and whoever
+writes one, holds a lock on it, so that ``collect`` removes only what nobody uses.
 """
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import mmap
 import os
@@ -28,6 +30,8 @@ class Bootstraps:
     def __init__(self, cache: Path) -> None:
         """Make the folder in *cache*, which must be ours already."""
         self._folder = cache / "bootstraps"
+        self._held: list[int] = []
+        """Handles of what is open, locked."""
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
         except OSError as exc:
@@ -40,9 +44,14 @@ class Bootstraps:
         """
         path = self._path(digest)
         try:
-            if _digest(path, digest.algorithm) == digest:
-                return Bootstrap.open(path, within=within)
+            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
+            return None
+        self._held.append(handle)
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        if path.exists() and _digest(path, digest.algorithm) == digest:
+            return Bootstrap.open(path, within=within)
+        if not path.exists():
             return None
         logger.warning("kept bootstrap is damaged, dropped path=%s", path)
         path.unlink(missing_ok=True)
@@ -85,12 +94,33 @@ class Bootstraps:
         path.rename(self._path(digest))
         return digest
 
+    def collect(self) -> int:
+        """Remove what nobody uses and return its bytes."""
+        freed = 0
+        for path in self._folder.iterdir():
+            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink(missing_ok=True)
+                freed += os.fstat(handle).st_size
+            except BlockingIOError:
+                continue
+            finally:
+                os.close(handle)
+        return freed
+
+    def close(self) -> None:
+        """Let go of what is open."""
+        while self._held:
+            os.close(self._held.pop())
+
     @contextmanager
     def _new(self) -> Iterator[tuple[BinaryIO, Path]]:
         handle, name = tempfile.mkstemp(dir=self._folder, prefix=".new-")
         path = Path(name)
         try:
             with os.fdopen(handle, "wb") as file:
+                fcntl.flock(handle, fcntl.LOCK_EX)
                 yield file, path
         finally:
             path.unlink(missing_ok=True)

@@ -57,6 +57,7 @@ async def opened(name: str, setup: Setup, pin: Digest | None = None) -> AsyncIte
             yield image
         finally:
             bootstrap.close()
+            kept.close()
 
 
 @asynccontextmanager
@@ -141,7 +142,7 @@ async def _alone(name: str, setup: Setup) -> Bootstrap:
 
 
 def _kept(setup: Setup) -> Bootstraps:
-    setup.cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    BlobCache(setup.cache).close()  # makes the folder, or refuses one that is not ours alone
     return Bootstraps(setup.cache)
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -16,9 +15,8 @@ from rafs import BadImage, BadSource, NoEntry, Unsupported
 
 
 @pytest.fixture(autouse=True)
-def log_stays_with_pytest(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def log_stays_with_pytest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cli.main.to_stderr", lambda level: None)
-    return
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import filecmp
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from fixtures.command import Naiad
+from fixtures.rangeserver import RangeServer
+
+pytestmark = pytest.mark.kernel
+
+
+def _same(tree: Path, mount: Path) -> bool:
+    compared = filecmp.dircmp(tree, mount)
+    names = [*compared.common_files, "etc/motd"]
+    _, differing, failing = filecmp.cmpfiles(tree, mount, names, shallow=False)
+    return not (compared.left_only or compared.right_only or differing or failing)
+
+
+def test_a_mounted_image_is_the_tree_it_was_built_from(
+    naiad: Naiad, tree: Path, image: Path
+) -> None:
+    mount = naiad.mount(image)
+    assert _same(tree, mount)
+    assert (mount / "link").readlink() == Path("etc/motd")
+
+
+def test_only_what_is_read_is_fetched(naiad: Naiad, image: Path) -> None:
+    with RangeServer(image) as server:
+        mount = naiad.mount(server.url)
+        asked = server.statistics.sent
+        assert (mount / "etc/motd").read_text() == "welcome\n"
+        assert server.statistics.sent - asked < 1000
+        status = naiad.status(mount)
+        assert status["ready_bytes"] == 8
+        sources = status["sources"]
+        assert isinstance(sources, dict)
+        assert sources["origin"]["chunks"] == 1
+
+
+def test_what_was_fetched_once_is_not_fetched_again(naiad: Naiad, tree: Path, image: Path) -> None:
+    with RangeServer(image) as server:
+        first = naiad.mount(server.url)
+        assert _same(tree, first)
+        naiad.umount(first)
+        sent = server.statistics.sent
+        second = naiad.mount(server.url)
+        assert _same(tree, second)
+        assert server.statistics.sent - sent == (image / "image.json").stat().st_size
+
+
+def test_a_killed_daemon_is_a_pause(naiad: Naiad, tree: Path, image: Path) -> None:
+    mount = naiad.mount(image)
+    daemon = naiad.status(mount)["daemon"]
+    assert isinstance(daemon, int)
+    os.kill(daemon, signal.SIGKILL)
+    assert _same(tree, mount)
+    assert naiad.status(mount)["restarts"] == 1
+
+
+def test_everything_can_be_fetched_ahead(naiad: Naiad, tree: Path, image: Path) -> None:
+    mount = naiad.mount(image, "--prefetch", "all")
+    assert _same(tree, mount)
+    assert naiad.status(mount)["ready_bytes"] == 3_000_008
+
+
+def test_an_unmounted_image_leaves_nothing_behind(naiad: Naiad, image: Path) -> None:
+    mount = naiad.mount(image)
+    assert naiad.run("status").stdout.count(str(mount)) == 1
+    naiad.umount(mount)
+    assert naiad.run("status").stdout == ""
+    assert naiad.json("status", "--json") == []
+    assert list(mount.iterdir()) == []
+
+
+def test_an_image_that_cannot_be_opened_is_not_mounted(naiad: Naiad, tmp_path: Path) -> None:
+    (tmp_path / "mnt").mkdir()
+    done = naiad.run("mount", tmp_path / "nothing", tmp_path / "mnt", ok=False)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "no such file or directory" in done.stderr
+    assert naiad.run("status").stdout == ""
+
+
+def test_a_pin_that_does_not_fit_is_not_mounted(naiad: Naiad, image: Path) -> None:
+    mount = image.parent / "mnt"
+    mount.mkdir()
+    done = naiad.run("mount", "--digest", "sha256:" + "0" * 64, image, mount, ok=False)
+    assert done.returncode == 1
+    assert not mount.is_mount()
+
+
+def test_a_mountpoint_that_is_not_there_is_one_line(naiad: Naiad, image: Path) -> None:
+    done = naiad.run("mount", image, image.parent / "nowhere", ok=False)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "nowhere" in done.stderr
+
+
+def test_nothing_can_be_unmounted_where_nothing_is(naiad: Naiad, tmp_path: Path) -> None:
+    done = naiad.run("umount", tmp_path, ok=False)
+    assert done.returncode == 1
+    assert "not mounted" in done.stderr
+
+
+def test_a_password_in_a_url_is_not_shown(naiad: Naiad, image: Path) -> None:
+    with RangeServer(image) as server:
+        mount = naiad.mount(server.url.replace("://", "://user:secret@"))
+        status = naiad.run("status", "--json", mount).stdout
+        mounts = Path("/proc/mounts").read_text()
+        logs = "".join(log.read_text() for log in naiad.state.glob("*/log"))
+    assert "secret" not in status + mounts + logs
+
+
+def test_bytes_in_use_stay_in_the_cache(naiad: Naiad, tree: Path, image: Path) -> None:
+    mount = naiad.mount(image)
+    assert _same(tree, mount)
+    naiad.run("cache", "gc")
+    assert naiad.status(mount)["ready_bytes"] == 3_000_008
+    naiad.umount(mount)
+    naiad.run("cache", "gc")
+    assert naiad.json("cache", "ls", "--json") == []
