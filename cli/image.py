@@ -11,14 +11,18 @@ a path that exists                      such a directory, one as nydus-image's u
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from chunkstore import Missing
+from chunkstore import Malformed, Missing
 from chunkstore.http import Client
+from chunkstore.origins.credentials import Credentials
 from chunkstore.origins.http import HttpOrigin
+from chunkstore.origins.reference import Reference
+from chunkstore.origins.registry import Registry
 
 from .names import is_remote, split_layout
-from .oci import in_layout
+from .oci import in_layout, in_registry
 from .places import Folder, Place, in_directory, in_file
 
 
@@ -33,4 +37,18 @@ def find(text: str, client: Client, *, plain_http: bool = False) -> Place:
         return in_directory(path)
     if path.is_file():
         return in_file(path)
-    raise Missing(f"{text}: no such file or directory, and no registry reference")
+    return in_registry(registry(reference(text), client, plain_http=plain_http))
+
+
+def reference(text: str) -> Reference:
+    """Read a registry reference; raises Missing for what cannot be one."""
+    try:
+        return Reference.parse(text)
+    except Malformed as exc:
+        raise Missing(f"{text}: no such file or directory, and no registry reference") from exc
+
+
+def registry(named: Reference, client: Client, *, plain_http: bool) -> Registry:
+    """Return the registry that *named* lies in, spoken to as this user."""
+    who = Credentials.of(os.environ)
+    return Registry(named, client, credentials=who, plain_http=plain_http)

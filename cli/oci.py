@@ -17,6 +17,7 @@ import trio
 
 from chunkstore import Algorithm, Corrupt, Digest, Missing, SizedOrigin
 from chunkstore.origins.directory import DirectoryOrigin
+from chunkstore.origins.images import Images
 from chunkstore.origins.manifest import (
     MANIFEST_LIMIT,
     NYDUS_FEATURE,
@@ -27,6 +28,8 @@ from chunkstore.origins.manifest import (
     Manifest,
     Platform,
 )
+from chunkstore.origins.registry import Registry
+from chunkstore.origins.registryorigin import RegistryOrigin
 from rafs import BadImage, Unsupported
 from rafs.toc import MAX_BOOTSTRAP
 
@@ -42,14 +45,10 @@ _STEP = 1 << 20
 
 
 class Store(Protocol):
-    """Where manifests and layers are had by digest."""
+    """Where an image's manifest and layers are had."""
 
-    async def top(self) -> Document:
-        """Return the document that the image's name stands for."""
-        ...
-
-    async def document(self, digest: Digest) -> Document:
-        """Return a manifest or index, verified."""
+    async def manifest(self) -> Manifest:
+        """Return the image's manifest for this machine, the lazy one where there are two."""
         ...
 
     async def layer(self, layer: Descriptor, out: BinaryIO) -> None:
@@ -69,12 +68,12 @@ class Layers:
 
     async def promise(self) -> Promise:
         """Read the manifest; its last layer's digest stands for the bootstrap."""
-        self._layer = bootstrap_layer(await manifest(self._store))
+        self._layer = bootstrap_layer(await self._store.manifest())
         return Promise(packed=self._layer.digest)
 
     async def fetch(self, out: BinaryIO) -> None:
         """Fetch the bootstrap's layer and take the bootstrap out of it."""
-        layer = self._layer or bootstrap_layer(await manifest(self._store))
+        layer = self._layer or bootstrap_layer(await self._store.manifest())
         if layer.size > MAX_BOOTSTRAP:
             raise BadImage(f"bootstrap layer {layer.digest}: {layer.size} bytes")
         with tempfile.TemporaryFile() as packed:
@@ -90,29 +89,37 @@ class Layout:
         self._path = path
         self._tag = tag
 
-    async def top(self) -> Document:
+    async def manifest(self) -> Manifest:
         """Return what index.json lists under the tag."""
-        document = Document(OCI_INDEX, _read(self._path / "index.json"))
-        index = document.decode()
-        if not isinstance(index, Index):
-            raise Corrupt(f"{self._path}/index.json: not an index")
-        named = [entry for entry in index.manifests if self._is_meant(entry)]
+        found = self._top()
+        for _ in range(2):
+            if isinstance(found, Manifest):
+                return found
+            found = self._document(found.choose(machine(), feature=NYDUS_FEATURE).digest)
+        raise Corrupt(f"{self._path}: an index within an index")
+
+    def _top(self) -> Manifest | Index:
+        index = Document(OCI_INDEX, _read(self._path / "index.json")).decode()
+        named = (
+            [entry for entry in index.manifests if self._is_meant(entry)]
+            if isinstance(index, Index)
+            else []
+        )
         if not named:
             raise Missing(f"{self._path}: no image {self._tag or ''}".rstrip())
         if len({entry.digest for entry in named}) > 1 and self._tag is None:
             tags = sorted(entry.annotation(REF_NAME) or str(entry.digest) for entry in named)
             raise Missing(f"{self._path}: name one of {', '.join(tags[:20])}")
-        return await self.document(named[-1].digest)
+        return self._document(named[-1].digest)
 
     def _is_meant(self, entry: Descriptor) -> bool:
         return self._tag is None or entry.annotation(REF_NAME) == self._tag
 
-    async def document(self, digest: Digest) -> Document:
-        """Return a manifest or index."""
+    def _document(self, digest: Digest) -> Manifest | Index:
         data = _read(self._blob(digest))
         if not digest.matches(data):
             raise Corrupt(f"{self._blob(digest)}: does not match its name")
-        return Document("", data)
+        return Document("", data).decode()
 
     async def layer(self, layer: Descriptor, out: BinaryIO) -> None:
         """Copy a layer."""
@@ -131,15 +138,30 @@ def in_layout(path: Path, tag: str | None) -> Layers:
     return Layers(Layout(path, tag), blobs)
 
 
-async def manifest(store: Store) -> Manifest:
-    """Return the image's manifest for this machine, the lazy one where there are two."""
-    found = (await store.top()).decode()
-    for _ in range(2):
-        if isinstance(found, Manifest):
-            return found
-        chosen = found.choose(Platform.of(os.uname().machine), feature=NYDUS_FEATURE)
-        found = (await store.document(chosen.digest)).decode()
-    raise Corrupt("an index of indexes of indexes")
+class Repository:
+    """The repository of a registry that a reference names."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._images = Images(registry)
+
+    async def manifest(self) -> Manifest:
+        """Ask the registry."""
+        return (await self._images.find(machine(), feature=NYDUS_FEATURE)).manifest
+
+    async def layer(self, layer: Descriptor, out: BinaryIO) -> None:
+        """Download a layer."""
+        async with self._images.download(layer) as download:
+            await download.copy(out)
+
+
+def in_registry(registry: Registry) -> Layers:
+    """Return the place of the image that *registry*'s reference names."""
+    return Layers(Repository(registry), RegistryOrigin(registry))
+
+
+def machine() -> Platform:
+    """Return what images must be for."""
+    return Platform.of(os.uname().machine)
 
 
 def bootstrap_layer(found: Manifest) -> Descriptor:

@@ -5,6 +5,7 @@ IMAGE text → place → bootstrap, checked and kept → origin → chunks → c
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import trio
 
 from chunkstore import Buffer, Digest, Origin, SizedOrigin
 from chunkstore.blobcache import BlobCache
-from chunkstore.http import Client, Deadlines
+from chunkstore.http import Client, Deadlines, Proxies
 from chunkstore.imagestore import ImageStore
 from chunkstore.ledger import Ledger, Pulse
 from chunkstore.originchunks import OriginChunks
@@ -47,7 +48,7 @@ async def opened(name: str, setup: Setup, pin: Digest | None = None) -> AsyncIte
 
     Raises ChunkstoreError or RafsError.
     """
-    with Client(deadlines=Deadlines(progress=setup.patience)) as client:
+    with client_of(setup) as client:
         place = find(name, client, plain_http=setup.plain_http)
         kept = _kept(setup)
         bootstrap, digest = await _bootstrap(place, kept, pin)
@@ -136,9 +137,15 @@ def open_all(names: Sequence[str], setup: Setup) -> list[Bootstrap]:
 
 
 async def _alone(name: str, setup: Setup) -> Bootstrap:
-    with Client(deadlines=Deadlines(progress=setup.patience)) as client:
+    with client_of(setup) as client:
         place = find(name, client, plain_http=setup.plain_http)
         return (await _bootstrap(place, _kept(setup), None))[0]
+
+
+def client_of(setup: Setup) -> Client:
+    """Return a client for HTTP, with the proxies that the environment names."""
+    deadlines = Deadlines(progress=setup.patience)
+    return Client(proxies=Proxies.of(os.environ), deadlines=deadlines)
 
 
 def _kept(setup: Setup) -> Bootstraps:
