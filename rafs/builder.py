@@ -155,13 +155,15 @@ class _Build:
 
         def advance(done: int) -> None:
             if progress is not None:
-                progress(done, total)
+                progress(done, total and max(done, total))
 
         threads = self._options.threads or len(os.sched_getaffinity(0))
         with Ordered[Packed](threads, WINDOW) as ordered:
-            packer = Packer(self._rules, stock, ordered, advance)
+            packer = Packer(self._rules, stock, ordered, self._folder, advance)
             harvest = self._source.read(packer)
             ordered.drain()
+        if progress is not None:
+            progress(packer.size, packer.size)
         return harvest, packer.size
 
     def _finish_blob(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from chunkstore import Buffer
 
@@ -25,10 +26,12 @@ class Packer:
     """Takes files' data in order, packs it on threads, and fills in the nodes' chunks."""
 
     def __init__(
-        self, rules: Rules, stock: Stock, ordered: Ordered[Packed], advance: Advance
+        self, rules: Rules, stock: Stock, ordered: Ordered[Packed], folder: Path, advance: Advance
     ) -> None:
         self.chunk_size = rules.chunk_size
         self.rules = replace(rules, known=stock)
+        self.folder = folder
+        """Where a source may put what it must keep for a while."""
         self.size = 0
         """Bytes of file data taken so far."""
         self._advanced = advance

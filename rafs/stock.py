@@ -8,7 +8,8 @@ from .blobwriter import BlobWriter
 from .chunkdict import ChunkDict, Lent
 from .errors import BadSource
 from .packing import Packed, Rules
-from .v6_tables import BlobEntry, ChunkList
+from .v6_chunklist import ChunkList
+from .v6_tables import BlobEntry
 
 BLOCK = 4096
 """Decoded chunks start on blocks, so that the kernel can map them."""

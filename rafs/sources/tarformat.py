@@ -89,14 +89,17 @@ Records = list[tuple[bytes, bytes]]
 """Pax records in their order: format 0.0 of sparse files repeats keys."""
 
 
-def parse_header(block: bytes, records: Records, where: str) -> tuple[Member, bool]:
-    """Decode a header *block* under the pax *records* that came before it.
+def parse_header(
+    block: bytes, records: Records, names: Mapping[bytes, bytes], where: str
+) -> tuple[Member, bool]:
+    """Decode a header *block* under the pax *records* and GNU long *names* that came before it.
 
-    Also says whether GNU sparse blocks follow. Raises BadSource, naming *where*.
+    *names* are by the keys that pax has for them. Also says whether GNU sparse blocks follow.
+    Raises BadSource, naming *where*.
     """
     if not _checksum_fits(block):
         raise BadSource(f"{where}: not a tar header")
-    values = dict(records)
+    values = {**dict(records), **names}
     kind = _TYPES.get(block[156:157], Type.OTHER)
     name = values.get(b"path") or _name(block)
     if kind is Type.FILE and name.endswith(b"/"):
@@ -113,7 +116,7 @@ def parse_header(block: bytes, records: Records, where: str) -> tuple[Member, bo
         mtime=mtime,
         mtime_nsec=nsec,
         size=stored,
-        stored=0 if kind in _WITHOUT_DATA else stored,
+        stored=stored if _has_data(block[156:157], records) else 0,
         target=values.get(b"linkpath") or _text(block[157:257]),
         device=(_number(block[329:337], where), _number(block[337:345], where))
         if kind in _DEVICES
@@ -121,7 +124,7 @@ def parse_header(block: bytes, records: Records, where: str) -> tuple[Member, bo
         xattrs=_xattrs(records, where) if records else {},
     )
     if not 0 <= member.stored <= MAX_SIZE:
-        raise BadSource(f"{where}: {_shown(name)} has a size of {member.stored} bytes")
+        raise BadSource(f"{where}: {shown(name)} has a size of {member.stored} bytes")
     if block[156:157] == b"S":
         return replace(member, size=_number(block[483:495], where), regions=[]), block[482] != 0
     return _pax_sparse(member, records, values, where), False
@@ -143,10 +146,10 @@ def checked_regions(member: Member, where: str) -> Member:
     stop = total = 0
     for offset, size in member.regions or ():
         if offset < stop or size < 0:
-            raise BadSource(f"{where}: {_shown(member.name)} has a sparse map that overlaps")
+            raise BadSource(f"{where}: {shown(member.name)} has a sparse map that overlaps")
         stop, total = offset + size, total + size
     if not stop <= member.size <= MAX_SIZE or total != member.stored:
-        raise BadSource(f"{where}: {_shown(member.name)} has a sparse map that does not fit it")
+        raise BadSource(f"{where}: {shown(member.name)} has a sparse map that does not fit it")
     return member
 
 
@@ -179,18 +182,24 @@ _DIGITS = re.compile(rb"-?[0-9]{1,19}")
 def parse_integer(text: bytes, where: str) -> int:
     """Read a decimal number as pax writes it; raises BadSource."""
     if not _DIGITS.fullmatch(text):
-        raise BadSource(f"{where}: {_shown(text)} is no number")
+        raise BadSource(f"{where}: {shown(text)} is no number")
     return int(text)
 
 
 def _checksum_fits(block: bytes) -> bool:
+    """Add all bytes, with blanks in the checksum's place; some early tars added signed bytes."""
+    field = block[148:156]
     try:
-        claimed = int(block[148:156].strip(b" \0") or b"x", 8)
+        claimed = int(field.strip(b" \0") or b"x", 8)
     except ValueError:
         return False
-    others = block[:148] + b" " * 8 + block[156:]
-    # Some early tars added signed bytes.
-    return claimed in (total := sum(others), total - 256 * sum(b > 127 for b in others))
+    total = sum(block) - sum(field) + len(field) * 0x20
+    return claimed == total or claimed == total - 256 * sum(byte > 127 for byte in block)
+
+
+def _has_data(flag: bytes, records: Records) -> bool:
+    # Hard links with data are an option of pax; in older formats their size means nothing.
+    return bool(records) if flag == b"1" else flag not in _WITHOUT_DATA
 
 
 def _name(block: bytes) -> bytes:
@@ -212,7 +221,7 @@ def _number(data: bytes, where: str) -> int:
     try:
         return int(text, 8) if text else 0
     except ValueError as exc:
-        raise BadSource(f"{where}: {_shown(text)} is no octal number") from exc
+        raise BadSource(f"{where}: {shown(text)} is no octal number") from exc
 
 
 def _pax_number(text: bytes | None, where: str) -> int | None:
@@ -233,7 +242,7 @@ def _time(text: bytes | None, block: bytes, where: str) -> tuple[int, int]:
         return _number(block[136:148], where), 0
     match = _TIME.fullmatch(text)
     if match is None:
-        raise BadSource(f"{where}: {_shown(text)} is no time")
+        raise BadSource(f"{where}: {shown(text)} is no time")
     sign, whole, fraction = match.groups()
     nsec = int((fraction or b"")[:9].ljust(9, b"0"))
     if not sign:
@@ -251,7 +260,7 @@ def _xattrs(records: Records, where: str) -> dict[bytes, bytes]:
             try:
                 found.setdefault(name, base64.b64decode(value + b"=" * (-len(value) % 4)))
             except binascii.Error as exc:
-                raise BadSource(f"{where}: xattr {_shown(name)} is not base64") from exc
+                raise BadSource(f"{where}: xattr {shown(name)} is not base64") from exc
     return found
 
 
@@ -282,7 +291,8 @@ def _listed_regions(records: Iterable[tuple[bytes, bytes]], where: str) -> list[
     return parse_map(numbers, where)
 
 
-def _shown(name: bytes) -> str:
+def shown(name: bytes) -> str:
+    """Return *name* as people read it."""
     return repr(name[:200].decode("utf-8", "backslashreplace"))
 
 
@@ -294,6 +304,7 @@ _TYPES = {
     b"D": Type.DIRECTORY,  # GNU incremental: a listing follows as data
 }
 
-_WITHOUT_DATA = (Type.SYMLINK, Type.CHARACTER, Type.BLOCK, Type.FIFO)
+_WITHOUT_DATA = b"23456V"
+"""Types behind which no data stands, whatever size they claim: a directory's is but a quota."""
 
 _DEVICES = (Type.CHARACTER, Type.BLOCK)

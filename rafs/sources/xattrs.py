@@ -5,18 +5,17 @@ from __future__ import annotations
 import errno
 import os
 
+from rafs.erofs import prefix_of
+
 Found = dict[bytes, bytes]
 """Values by full name."""
-
-_PREFIXES = (b"user.", b"trusted.", b"security.")
-_ACLS = (b"system.posix_acl_access", b"system.posix_acl_default")
 
 _ABSENT = (errno.ENOTSUP, errno.ENODATA)
 
 
 def is_storable(name: bytes) -> bool:
     """Say whether EROFS has a number for the namespace of *name*."""
-    return name.startswith(_PREFIXES) or name in _ACLS
+    return prefix_of(name) is not None
 
 
 class Attributes:
