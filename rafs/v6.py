@@ -13,8 +13,9 @@ from .erofs import bad
 from .erofs_view import Erofs, Head
 from .errors import Unsupported, WrongKind
 from .metadata import Facts, Piece
+from .v6_chunklist import ChunkList
 from .v6_encode import encode
-from .v6_tables import BlobEntry, ChunkList
+from .v6_tables import BlobEntry
 
 __all__ = ["V6", "BlobEntry", "ChunkList", "encode"]
 

@@ -13,8 +13,9 @@ from . import v6_tables as tables
 from .errors import BadSource
 from .inode import Kind
 from .tree import Node
+from .v6_chunklist import ChunkList
 from .v6_layout import DOTS, Layout
-from .v6_tables import BlobEntry, ChunkList, Superblock
+from .v6_tables import BlobEntry, Superblock
 
 _FLUSH = 1 << 20
 """Bytes gathered before they are written."""
@@ -42,6 +43,8 @@ def encode(
     """
     if chunk_size & (chunk_size - 1) or not MIN_CHUNK <= chunk_size <= MAX_CHUNK:
         raise BadSource(f"a chunk size of {chunk_size}")
+    if len(prefetch) > tables.MAX_PREFETCH:
+        raise BadSource(f"{len(prefetch)} files to prefetch, {tables.MAX_PREFETCH} fit")
     _check_blobs(blobs, chunk_size)
     chunks.check(blobs)
     layout = Layout.of(root, chunk_size, len(chunks))
@@ -212,8 +215,12 @@ class _Writer:
 
     def write(self, data: Buffer) -> None:
         """Add *data*."""
-        self._pending += data
         self.position += len(data)
+        if len(data) >= _FLUSH:
+            self.flush()
+            self._hand_on(data)
+            return
+        self._pending += data
         if len(self._pending) >= _FLUSH:
             self.flush()
 
@@ -229,8 +236,11 @@ class _Writer:
 
     def flush(self) -> None:
         """Hand everything on."""
-        view = memoryview(self._pending)
-        while view:
-            view = view[self._out.write(view) or 0 :]
-        view.release()
+        self._hand_on(self._pending)
         self._pending.clear()
+
+    def _hand_on(self, data: Buffer) -> None:
+        with memoryview(data) as view:
+            done = 0
+            while done < len(view):
+                done += self._out.write(view[done:])

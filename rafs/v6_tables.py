@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from chunkstore import MAX_CHUNK, MIN_CHUNK, Algorithm, Blob, Buffer, Chunk, Codec, Malformed
+from chunkstore import MAX_CHUNK, MIN_CHUNK, Algorithm, Blob, Buffer, Codec, Malformed
 
 from . import erofs
 from .erofs import bad
-from .errors import BadSource, Unsupported
+from .errors import Unsupported
 
 EXT = struct.Struct("<QQIIQQQII200s")
 EXT_OFFSET = erofs.SUPER_OFFSET + erofs.SUPER.size
@@ -32,6 +32,8 @@ MAX_BLOBS = 254
 MAX_BLOB_ID = 64
 PLACEHOLDER = "x" * MAX_BLOB_ID
 """A bootstrap inside a blob says this for the blob's id, which is the hash of what holds it."""
+MAX_PREFETCH = 1 << 20
+"""Inodes to fetch ahead; each costs a few bytes of memory while the image is open."""
 MAX_FILE = 2 << 30
 """Bytes of a bootstrap."""
 
@@ -170,84 +172,6 @@ def named(entry: BlobEntry, within: str) -> BlobEntry:
     return replace(entry, blob=replace(entry.blob, id=within))
 
 
-class ChunkList:
-    """The chunks of an image that is being built, packed as the chunk table will hold them."""
-
-    def __init__(self) -> None:
-        self._records = bytearray()
-        self._indexes = bytearray()
-        self._codecs: set[tuple[int, Codec]] = set()
-        self._last = -1
-        self._sorted = True
-
-    def append(self, blob_index: int, chunk: Chunk) -> int:
-        """Add *chunk* of the blob with that index and return its number in this list."""
-        number = len(self)
-        if chunk.offset % erofs.BLOCK:
-            raise BadSource(f"a chunk at byte {chunk.offset} of its blob, not on a block")
-        coded = chunk.codec is not Codec.NONE
-        if coded:
-            self._codecs.add((blob_index, chunk.codec))
-        self._records += CHUNK.pack(
-            chunk.digest.raw,
-            blob_index,
-            COMPRESSED if coded else 0,
-            chunk.stored_size,
-            chunk.size,
-            chunk.stored_offset,
-            chunk.offset,
-            0,
-            chunk.index,
-            0,
-        )
-        high = (chunk.index >> 16) << 8 | blob_index + 1
-        self._indexes += erofs.INDEX.pack(chunk.index & 0xFFFF, high, chunk.offset // erofs.BLOCK)
-        key = blob_index << 24 | chunk.index
-        self._sorted = self._sorted and self._last < key
-        self._last = key
-        return number
-
-    def __len__(self) -> int:
-        return len(self._records) // CHUNK.size
-
-    def indexes(self, numbers: Sequence[int]) -> bytes:
-        """Return the chunk index array of a file made of these chunks; HOLE gives a hole."""
-        if len(numbers) == 1:
-            return bytes(self._indexes[8 * numbers[0] : 8 * numbers[0] + 8]) or _HOLE_INDEX
-        indexes = self._indexes
-        return b"".join([indexes[8 * n : 8 * n + 8] or _HOLE_INDEX for n in numbers])
-
-    def records(self) -> Iterator[Buffer]:
-        """Yield the chunk table's bytes, sorted by blob and index; raises BadSource for doubles."""
-        if self._sorted:
-            yield self._records
-            return
-        keys = [blob << 24 | index for blob, index in self._keys()]
-        order = sorted(range(len(keys)), key=keys.__getitem__)
-        if len(set(keys)) != len(keys):
-            raise BadSource("two chunks of one blob with the same index")
-        for row in order:
-            yield self._records[row * CHUNK.size : (row + 1) * CHUNK.size]
-
-    def check(self, blobs: Sequence[BlobEntry]) -> None:
-        """Raise BadSource unless every chunk can belong to one of *blobs*."""
-        for blob_index, codec in self._codecs:
-            if blob_index < len(blobs) and blobs[blob_index].codec is not codec:
-                raise BadSource(
-                    f"blob {blobs[blob_index].blob.id}: a chunk in {codec.name}, not "
-                    f"{blobs[blob_index].codec.name}"
-                )
-        if any(blob_index >= len(blobs) for blob_index, _ in self._keys()):
-            raise BadSource("a chunk of a blob that is not there")
-
-    def _keys(self) -> Iterator[tuple[int, int]]:
-        for record in CHUNK.iter_unpack(self._records):
-            yield record[1], record[8]
-
-
-_HOLE_INDEX = erofs.INDEX.pack(0, 0, erofs.NO_BLOCK)
-
-
 @dataclass(frozen=True, slots=True)
 class Superblock:
     """What both superblocks say, checked."""
@@ -346,7 +270,9 @@ def unpack_super(buffer: Buffer) -> Superblock:
 
 
 def unpack_prefetch(buffer: Buffer, offset: int, count: int) -> tuple[int, ...]:
-    """Read *count* nids from *offset* on."""
+    """Read *count* nids from *offset* on; raises BadImage when nobody would list so many."""
+    if count > MAX_PREFETCH:
+        raise bad("prefetch table", offset, f"{count} inodes, {MAX_PREFETCH} are the most")
     table = memoryview(buffer)[offset : offset + count * PREFETCH.size]
     return tuple(nid for (nid,) in PREFETCH.iter_unpack(table))
 

@@ -14,7 +14,8 @@ from chunkstore import Blob, Chunk, Codec, Digest
 from rafs import BadImage, ChunkMap, Unsupported
 from rafs import v6_tables as tables
 from rafs.chunkmap import ChunkTable, Place
-from rafs.v6_tables import BlobEntry, ChunkList
+from rafs.v6_chunklist import ChunkList
+from rafs.v6_tables import BlobEntry
 
 _Listed = list[tuple[int, Chunk]]
 

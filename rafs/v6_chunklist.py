@@ -1,0 +1,88 @@
+"""ChunkList: the chunks of an image that is being built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from chunkstore import Buffer, Chunk, Codec
+
+from . import erofs
+from .errors import BadSource
+from .v6_tables import CHUNK, COMPRESSED, BlobEntry
+
+_HOLE_INDEX = erofs.INDEX.pack(0, 0, erofs.NO_BLOCK)
+
+
+class ChunkList:
+    """Chunks in any order, packed as chunk table and inodes will hold them: 88 bytes each."""
+
+    def __init__(self) -> None:
+        self._records = bytearray()
+        self._indexes = bytearray()
+        self._codecs: set[tuple[int, Codec]] = set()
+        self._last = -1
+        self._sorted = True
+
+    def append(self, blob_index: int, chunk: Chunk) -> int:
+        """Add *chunk* of the blob with that index and return its number in this list."""
+        number = len(self)
+        if chunk.offset % erofs.BLOCK:
+            raise BadSource(f"a chunk at byte {chunk.offset} of its blob, not on a block")
+        coded = chunk.codec is not Codec.NONE
+        if coded:
+            self._codecs.add((blob_index, chunk.codec))
+        self._records += CHUNK.pack(
+            chunk.digest.raw,
+            blob_index,
+            COMPRESSED if coded else 0,
+            chunk.stored_size,
+            chunk.size,
+            chunk.stored_offset,
+            chunk.offset,
+            0,
+            chunk.index,
+            0,
+        )
+        high = (chunk.index >> 16) << 8 | blob_index + 1
+        self._indexes += erofs.INDEX.pack(chunk.index & 0xFFFF, high, chunk.offset // erofs.BLOCK)
+        key = blob_index << 24 | chunk.index
+        self._sorted = self._sorted and self._last < key
+        self._last = key
+        return number
+
+    def __len__(self) -> int:
+        return len(self._records) // CHUNK.size
+
+    def indexes(self, numbers: Sequence[int]) -> bytes:
+        """Return the chunk index array of a file made of these chunks; HOLE gives a hole."""
+        if len(numbers) == 1:
+            return bytes(self._indexes[8 * numbers[0] : 8 * numbers[0] + 8]) or _HOLE_INDEX
+        indexes = self._indexes
+        return b"".join([indexes[8 * n : 8 * n + 8] or _HOLE_INDEX for n in numbers])
+
+    def records(self) -> Iterator[Buffer]:
+        """Yield the chunk table's bytes, sorted by blob and index; raises BadSource for doubles."""
+        if self._sorted:
+            yield self._records
+            return
+        keys = [blob << 24 | index for blob, index in self._keys()]
+        order = sorted(range(len(keys)), key=keys.__getitem__)
+        if len(set(keys)) != len(keys):
+            raise BadSource("two chunks of one blob with the same index")
+        for row in order:
+            yield self._records[row * CHUNK.size : (row + 1) * CHUNK.size]
+
+    def check(self, blobs: Sequence[BlobEntry]) -> None:
+        """Raise BadSource unless every chunk can belong to one of *blobs*."""
+        for blob_index, codec in self._codecs:
+            if blob_index < len(blobs) and blobs[blob_index].codec is not codec:
+                raise BadSource(
+                    f"blob {blobs[blob_index].blob.id}: a chunk in {codec.name}, not "
+                    f"{blobs[blob_index].codec.name}"
+                )
+        if any(blob_index >= len(blobs) for blob_index, _ in self._keys()):
+            raise BadSource("a chunk of a blob that is not there")
+
+    def _keys(self) -> Iterator[tuple[int, int]]:
+        for record in CHUNK.iter_unpack(self._records):
+            yield record[1], record[8]
