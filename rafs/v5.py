@@ -215,8 +215,8 @@ class V5:
 
     def _prefetch(self) -> tuple[int, ...]:
         table = self._super.prefetch
-        data = self.buffer[table.start : table.stop]
-        return tuple(row for (row,) in tables.ROW.iter_unpack(data) if row)
+        nids = v6_tables.unpack_prefetch(self.buffer, table.start, table.count)
+        return tuple(nid for nid in nids if nid)
 
     def _offset(self, row: int) -> int:
         table = self._super.inodes

@@ -51,6 +51,8 @@ READAHEAD = struct.Struct("<II")
 
 MAX_BLOBS = 1 << 12
 """More than any image has layers; each costs an object when the image is opened."""
+MAX_BLOB_LINE = READAHEAD.size + 256
+"""Bytes of an entry of the blob table: a blob id is a file name."""
 
 _T = TypeVar("_T")
 
@@ -129,6 +131,8 @@ def unpack_blobs(buffer: Buffer, facts: Superblock) -> tuple[BlobEntry, ...]:
 
 
 def _blob_ids(buffer: Buffer, table: Table) -> Iterator[str]:
+    if table.size > MAX_BLOBS * MAX_BLOB_LINE:
+        raise bad("blob table", table.start, f"{table.size} bytes")
     data = bytes(buffer[table.start : table.stop])
     position, number = 0, 0
     while len(data) - position > READAHEAD.size:

@@ -193,18 +193,20 @@ class V6Check:
 
     def _flat(self, head: Head) -> int:
         """Claim the blocks of a directory or symlink; return where what is behind it ends."""
+        if not head.size:
+            raise self._bad(head, "nothing in it")
         blocks = -(-head.size // BLOCK)
         tail = 0
         if head.layout == erofs.INLINE:
             blocks -= 1
             tail = head.size - blocks * BLOCK
-            if tail and head.data % BLOCK + tail > BLOCK:
+            if head.data % BLOCK + tail > BLOCK:
                 raise self._bad(head, f"a tail of {tail} bytes that crosses a block")
         elif head.layout != erofs.PLAIN:
             raise self._bad(head, "names or a target in chunks")
         start = head.union * BLOCK
-        if not head.size or (blocks and not self._claims.take(start, start + blocks * BLOCK)):
-            raise self._bad(head, f"{blocks} blocks at byte {start}, taken, outside or none")
+        if blocks and not self._claims.take(start, start + blocks * BLOCK):
+            raise self._bad(head, f"{blocks} blocks at byte {start}, taken or outside")
         return head.data + tail
 
     def _indexes(self, head: Head) -> int:
