@@ -200,10 +200,13 @@ def status(mountpoint: Path, state: Path | None = None) -> Mapping[str, object]:
         "image": record.image,
         "driver": record.driver,
         "driver_reason": record.driver_reason,
-        "alive": known.alive,
         "log": os.fspath(known.log),
         "supervisor": record.supervisor,
     }
-    if not known.alive:
-        return facts | {"last_error": known.failure or "supervisor and daemon were killed"}
-    return facts | dict(ask(folder, Command.STATUS, PATIENCE))
+    try:
+        return facts | {"alive": True} | dict(ask(folder, Command.STATUS, PATIENCE))
+    except NoAnswer:
+        if folder.alive:
+            raise
+    why = folder.failure or "supervisor and daemon were killed"
+    return facts | {"alive": False, "last_error": why}

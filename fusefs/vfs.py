@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import itertools
 import stat
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+import trio
 
 from chunkstore import Blob, Buffer, Chunk, Extent, ExtentReader
 from rafs import BadImage, Bootstrap, NoEntry
@@ -175,13 +176,13 @@ class Vfs:
         slot = self._slot(node)
         extents = slot.bootstrap.extents(slot.nid(node), start, start + size)
         waiting, answered = slot.waiting, False
-        waiting.enter(time.monotonic())
+        waiting.enter(trio.current_time())
         try:
             found = await slot.reader.read(extents)
             answered = True
             return found
         finally:
-            waiting.leave(time.monotonic(), answered=answered)
+            waiting.leave(trio.current_time(), answered=answered)
 
     def ahead(self, node: int, start: int, size: int) -> None:
         """Take note of a read, and have fetched what a sequential reader will ask for next."""

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import math
+import stat
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chunkstore import Unreachable
+from fixtures.extents import DecodedFiles
+from fixtures.small import BIG, small
+from fusefs.errors import Overloaded
+from fusefs.vfs import ROOT, SLOT_BITS, Image, Vfs
+from fusefs.waiting import MOST, PATIENCE
+from rafs import BadImage, Bootstrap, NoEntry, WrongKind
+
+
+@pytest.fixture
+def reader(image: Path) -> DecodedFiles:
+    return DecodedFiles(image / "decoded", ready=False, delay=1.0)
+
+
+@pytest.fixture
+def vfs(image: Path, reader: DecodedFiles) -> Vfs:
+    return Vfs([Image("image", Bootstrap.open(image / "image.boot"), reader)])
+
+
+def _node(vfs: Vfs, *names: bytes) -> int:
+    node = ROOT
+    for name in names:
+        found = vfs.lookup(node, name)
+        assert found is not None, name
+        node = found
+    return node
+
+
+def test_one_image_is_the_root(vfs: Vfs) -> None:
+    assert {name for name, _, _ in vfs.listing(ROOT, 0)} == {
+        *(b"hello", b"big", b"poison", b"empty", b"link", b"folder")
+    }
+    assert _node(vfs, b"folder") >> SLOT_BITS == 0
+    assert vfs.parent(_node(vfs, b"folder")) == ROOT
+    assert vfs.parent(ROOT) == ROOT
+    assert vfs.lookup(ROOT, b"absent") is None
+
+
+def test_several_images_lie_in_a_directory_each(image: Path, reader: DecodedFiles) -> None:
+    bootstrap = Bootstrap.open(image / "image.boot")
+    vfs = Vfs([Image("one", bootstrap, reader), Image("two", bootstrap, reader)])
+    assert [name for name, _, _ in vfs.listing(ROOT, 0)] == [b"one", b"two"]
+    assert [name for name, _, _ in vfs.listing(ROOT, 1)] == [b"two"]
+    one, two = (_node(vfs, name, b"folder", b"inside") for name in (b"one", b"two"))
+    assert (one >> SLOT_BITS, two >> SLOT_BITS) == (1, 2)
+    assert vfs.attributes(one) == vfs.attributes(two)
+    assert vfs.parent(_node(vfs, b"two")) == ROOT
+    assert vfs.parent(_node(vfs, b"two", b"folder")) == _node(vfs, b"two")
+    assert vfs.attributes(ROOT)[:2] == (stat.S_IFDIR | 0o755, 4)
+    assert vfs.lookup(ROOT, b"three") is None
+    assert vfs.size == sum(blob.size for blob in bootstrap.blobs), "they share their blobs"
+
+
+def test_images_of_one_name_are_a_mistake(image: Path, reader: DecodedFiles) -> None:
+    same = Image("one", Bootstrap.open(image / "image.boot"), reader)
+    with pytest.raises(ValueError, match="one name"):
+        Vfs([same, same])
+
+
+def test_node_numbers_are_the_same_after_a_restart(image: Path, vfs: Vfs) -> None:
+    again = Vfs(
+        [Image("image", Bootstrap.open(image / "image.boot"), DecodedFiles(image / "decoded"))]
+    )
+    for names in ((b"big",), (b"folder", b"inside")):
+        assert _node(vfs, *names) == _node(again, *names)
+
+
+def test_hard_links_are_one_node(vfs: Vfs) -> None:
+    inside = _node(vfs, b"folder", b"inside")
+    assert inside == _node(vfs, b"folder", b"again")
+    assert vfs.attributes(inside)[1] == 2
+    assert vfs.xattrs(inside) == {b"user.colour": b"blue", b"security.capability": bytes(20)}
+    assert vfs.xattrs(_node(vfs, b"big")) == {}
+
+
+@pytest.mark.parametrize("node", [0, (5 << SLOT_BITS) + 3, (1 << 64) - 1, (1 << SLOT_BITS) - 1])
+def test_numbers_that_no_image_gave_are_refused(vfs: Vfs, node: int) -> None:
+    with pytest.raises((NoEntry, BadImage)):
+        vfs.attributes(node)
+
+
+def test_what_does_not_fit_the_kind_is_refused(vfs: Vfs) -> None:
+    with pytest.raises(WrongKind):
+        vfs.target(_node(vfs, b"big"))
+    with pytest.raises(WrongKind):
+        vfs.look(_node(vfs, b"folder"), 0, 10)
+    with pytest.raises(WrongKind):
+        list(vfs.listing(_node(vfs, b"big"), 0))
+
+
+@settings(max_examples=50)
+@given(start=st.integers(0, len(BIG) + 5000), size=st.integers(0, 1 << 20))
+def test_any_range_reads_as_the_file_does(
+    tmp_path_factory: pytest.TempPathFactory, start: int, size: int
+) -> None:
+    vfs = _ready(tmp_path_factory)
+    found = vfs.look(_node(vfs, b"big"), start, size)
+    assert found is not None
+    assert bytes(found) == BIG[start : start + size]
+
+
+_MADE: list[Vfs] = []
+
+
+def _ready(factory: pytest.TempPathFactory) -> Vfs:
+    if not _MADE:
+        folder = factory.mktemp("vfs")
+        small().save(folder)
+        reader = DecodedFiles(folder / "decoded")
+        _MADE.append(Vfs([Image("image", Bootstrap.open(folder / "image.boot"), reader)]))
+    return _MADE[0]
+
+
+def test_empty_reads_need_no_reader(vfs: Vfs) -> None:
+    assert vfs.look(_node(vfs, b"empty"), 0, 4096) == b""
+    assert vfs.look(_node(vfs, b"big"), len(BIG), 4096) == b""
+
+
+async def test_missing_bytes_are_fetched_and_then_looked_up(
+    vfs: Vfs, autojump_clock: trio.testing.MockClock
+) -> None:
+    node = _node(vfs, b"big")
+    assert vfs.look(node, 100, 1000) is None
+    began = trio.current_time()
+    assert bytes(await vfs.read(node, 100, 1000)) == BIG[100:1100]
+    assert trio.current_time() - began == 1.0
+    assert bytes(vfs.look(node, 0, 10) or b"") == BIG[:10]
+
+
+def test_sequential_reader_has_what_follows_fetched(vfs: Vfs, reader: DecodedFiles) -> None:
+    node = _node(vfs, b"big")
+    vfs.ahead(node, 0, 1 << 17)
+    assert reader.wanted == []
+    vfs.ahead(node, 1 << 17, 1 << 17)
+    first = reader.wanted[0]
+    assert reader.wanted == list(range(first, first + 16)), "a window of 1 MiB, chunks of 64 KiB"
+
+
+async def test_dead_image_fails_reads_beyond_its_bound_and_no_other_image(
+    image: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    bootstrap = Bootstrap.open(image / "image.boot")
+    dead = DecodedFiles(image / "decoded", ready=False, delay=math.inf, deadline=100.0)
+    alive = DecodedFiles(image / "decoded", ready=False, delay=0.5)
+    vfs = Vfs([Image("dead", bootstrap, dead), Image("alive", bootstrap, alive)])
+    node = _node(vfs, b"dead", b"big")
+
+    async def stalled() -> None:
+        with pytest.raises(Unreachable):
+            await vfs.read(node, 0, 4096)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(MOST + 10):
+            nursery.start_soon(stalled)
+        await trio.sleep(PATIENCE + 1)
+        assert vfs.waiting == MOST + 10, "a burst is no sign of death"
+        with pytest.raises(Overloaded):
+            await vfs.read(node, 0, 4096)
+        assert await vfs.read(_node(vfs, b"alive", b"hello"), 0, 100) == b"hello world\n"
+    assert vfs.waiting == 0
+
+
+async def test_cancelled_reader_waits_no_more(vfs: Vfs) -> None:
+    with trio.move_on_after(0):
+        await vfs.read(_node(vfs, b"big"), 0, 4096)
+    assert vfs.waiting == 0
