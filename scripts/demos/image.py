@@ -34,7 +34,8 @@ VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"
 PROGRAM = """
 import bisect, decimal, json, mmap, platform, statistics, struct, sys
 record = struct.Struct("<Q56s")
-table = mmap.mmap(open(sys.argv[1], "rb").fileno(), 0, prot=mmap.PROT_READ)
+file = open(sys.argv[1], "rb")
+table = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
 class Keys:
     def __len__(self): return len(table) // record.size
     def __getitem__(self, at): return record.unpack_from(table, at * record.size)[0]
@@ -104,9 +105,9 @@ def record(at: int) -> bytes:
 def run(root: Path) -> str:
     """Run the program with the interpreter, the library and the table below *root*."""
     environment = {"PYTHONHOME": str(root), "LD_LIBRARY_PATH": str(root / "lib")}
-    words = [root / "bin" / VERSION, "-B", "-c", PROGRAM, root / "records"]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+    words: list[str | Path] = [root / "bin" / VERSION, "-B", "-c", PROGRAM, root / "records"]
+    done = subprocess.run(words, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return str(done.stdout).strip()
 
 
 def lazily(console: Console, command: Naiad, folder: Path) -> Run:
