@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -49,7 +49,7 @@ def damages(
     *,
     threads: int = 0,
     progress: Progress | None = None,
-) -> Iterator[Finding]:
+) -> Generator[Finding, None, None]:
     """Yield a finding for each chunk that *read* does not give the right bytes of.
 
     A blob that is missing or refused is one finding. Offsets are those of stored units in their
