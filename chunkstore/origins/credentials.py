@@ -11,7 +11,7 @@ from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from subprocess import PIPE, SubprocessError
+from shutil import which
 
 import msgspec
 import trio
@@ -94,7 +94,7 @@ class Credentials:
             return told
         for path in self._files:
             config = await trio.to_thread.run_sync(_read, path)
-            found = await _in_config(config, host) if config else None
+            found = await self._in_config(config, host) if config else None
             if found is not None:
                 return found
         return None
@@ -105,18 +105,17 @@ class Credentials:
         meant = self._environment.get("NAIAD_REGISTRY_HOST") or host
         return Credential(user, secret) if user and secret and meant == host else None
 
-
-async def _in_config(config: _Config, host: str) -> Credential | None:
-    key = _HUB_KEY if host == "docker.io" else host
-    helper = config.cred_helpers.get(host) or config.creds_store
-    if helper:
-        found = await _ask(helper, key)
-        if found is not None:
-            return found
-    for name, entry in config.auths.items():
-        if name == key or _host(name) == host:
-            return _decoded(entry)
-    return None
+    async def _in_config(self, config: _Config, host: str) -> Credential | None:
+        key = _HUB_KEY if host == "docker.io" else host
+        helper = config.cred_helpers.get(host) or config.creds_store
+        if helper:
+            found = await _ask(helper, key, self._environment.get("PATH"))
+            if found is not None:
+                return found
+        for name, entry in config.auths.items():
+            if name == key or _host(name) == host:
+                return _decoded(entry)
+        return None
 
 
 def _host(key: str) -> str:
@@ -149,25 +148,33 @@ def _read(path: Path) -> _Config | None:
         raise Malformed(f"{path}: not a Docker config") from None
 
 
-async def _ask(helper: str, key: str) -> Credential | None:
+async def _ask(helper: str, key: str, path: str | None) -> Credential | None:
     if not _HELPER.fullmatch(helper):
         raise Malformed(f"not a credential helper's name: {helper[:100]!r}")
-    program = f"docker-credential-{helper}"
+    name = f"docker-credential-{helper}"
+    program = which(name, path=path)
+    if program is None:
+        logger.warning("credential helper is not installed program=%s", name)
+        return None
     try:
         with trio.fail_after(_HELPER_DEADLINE):
             done = await trio.run_process(
-                [program, "get"], stdin=key.encode(), stdout=PIPE, stderr=PIPE, check=False
+                [program, "get"],
+                stdin=key.encode(),
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
             )
     except trio.TooSlowError as exc:
-        raise Refused(f"{program}: no answer in {_HELPER_DEADLINE:g} s") from exc
-    except (OSError, SubprocessError) as exc:
-        logger.warning("credential helper does not run program=%s reason=%s", program, exc)
+        raise Refused(f"{name}: no answer in {_HELPER_DEADLINE:g} s") from exc
+    except OSError as exc:
+        logger.warning("credential helper does not run program=%s reason=%s", name, exc)
         return None
     if done.returncode:
-        logger.debug("credential helper knows nothing program=%s key=%s", program, key)
+        logger.debug("credential helper knows nothing program=%s key=%s", name, key)
         return None
     try:
         answer = msgspec.json.decode(done.stdout, type=_Answer)
     except msgspec.MsgspecError:
-        raise Malformed(f"{program}: its answer cannot be read") from None
+        raise Malformed(f"{name}: its answer cannot be read") from None
     return Credential(answer.user, answer.secret, is_identity=answer.user == _TOKEN_USER)

@@ -25,8 +25,7 @@ a cut costs a piece and not the blob."""
 
 _PART = 1 << 20
 _RETRIES = 3
-_PAUSE = 0.5
-"""Seconds before a piece is sent again; doubled each time."""
+"""Times that a piece is sent again."""
 
 _BINARY = ("Content-Type", "application/octet-stream")
 
@@ -34,9 +33,11 @@ _BINARY = ("Content-Type", "application/octet-stream")
 class Push:
     """Writes to the repository of *registry*."""
 
-    def __init__(self, registry: Registry, *, whole: int = WHOLE) -> None:
+    def __init__(self, registry: Registry, *, whole: int = WHOLE, pause: float = 0.5) -> None:
+        """Send up to *whole* bytes at once; wait *pause* seconds, then twice that, after a cut."""
         self._registry = registry
         self._whole = whole
+        self._pause = pause
 
     async def has(self, digest: Digest) -> bool:
         """Say whether the repository holds the blob already."""
@@ -107,7 +108,7 @@ class Push:
             except Unreachable as exc:
                 if tried == _RETRIES:
                     raise
-                await trio.sleep(exc.retry_after or _PAUSE * 2**tried)
+                await trio.sleep(exc.retry_after or self._pause * 2**tried)
                 place, start = await self._arrived(place, start, stop)
                 if start == stop:
                     break
