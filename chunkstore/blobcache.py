@@ -17,22 +17,19 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from .cachefile import CacheFile, Place
+from .cachefile import CacheFile
 from .chunk import Blob
 from .digest import Digest
 from .errors import CacheUnusable
+from .filepair import Place
 from .flights import Flights
 from .lease import FolderLock
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-
-_TOUCHED_EVERY = 60.0
-"""Seconds between notes of a blob's use."""
 
 
 class BlobCache:
@@ -47,7 +44,6 @@ class BlobCache:
         *,
         limit: int | None = None,
         boot: bytes | None = None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Use *root*, making it if it is not there; raises CacheUnusable.
 
@@ -57,7 +53,6 @@ class BlobCache:
         self.root = root
         self.limit = limit
         self._boot = boot or boot_id()
-        self._clock = clock
         _claim_folder(root)
         self.lock = FolderLock(root / "lock")
         self.evicting = FolderLock(root / "evicting")
@@ -74,9 +69,9 @@ class BlobCache:
         with self._table:
             file, users = self._open.get(place, (None, 0))
             if file is None:
-                place.data.parent.mkdir(0o700, parents=True, exist_ok=True)
                 file = CacheFile(place, self.lock, self._boot)
                 with self.lock:
+                    place.folder.mkdir(0o700, exist_ok=True)
                     file.open(blob)
                 file.touch()
             else:
@@ -104,7 +99,7 @@ class BlobCache:
                 self._open[file.place] = (known, users - 1)
                 return
             del self._open[file.place]
-            file.close()
+        file.close()
 
     def place(self, blob_id: str, owner: Digest | None = None) -> Place:
         """Return where a blob's files are, or would be."""

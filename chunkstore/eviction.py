@@ -11,15 +11,18 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import math
 import os
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sortedcontainers import SortedKeyList
 
 from .blobcache import BlobCache
-from .cachefile import CacheFile, Place
+from .cachefile import CacheFile
+from .filepair import Place
 from .readymap import CLAIMED, READY, UNVERIFIED
 
 logger = logging.getLogger(__name__)
@@ -37,6 +40,13 @@ BATCH = 32 << 20
 """Decoded bytes punched under one exclusive lease: readers wait for as long (milliseconds)."""
 
 
+ROOM_ASKED = 64 << 20
+"""Bytes, or a quarter of the cache, that are freed at once when the disk is full."""
+
+BARREN = 5.0
+"""Seconds to do without eviction after one that freed nothing."""
+
+
 class Eviction:
     """Keeps one cache folder within its limit, for one process.
 
@@ -44,8 +54,10 @@ class Eviction:
     the event loop.
     """
 
-    def __init__(self, cache: BlobCache) -> None:
+    def __init__(self, cache: BlobCache, clock: Callable[[], float] = time.monotonic) -> None:
         self._cache = cache
+        self._clock = clock
+        self._barren_until = -math.inf
         self._since = 0
         self._every = min(CHECKED_EVERY, (cache.limit or CHECKED_EVERY) // 16)
 
@@ -60,7 +72,7 @@ class Eviction:
         """Evict if the folder is over its limit; return the bytes freed."""
         self._since = 0
         limit = self._cache.limit
-        if limit is None or not self._cache.evicting.attempt():
+        if limit is None or not self._cache.evicting.take():
             return 0
         try:
             used = usage(self._cache.root)
@@ -68,10 +80,20 @@ class Eviction:
         finally:
             self._cache.evicting.give()
 
-    def make_room(self, size: int) -> int:
-        """Free *size* bytes because the disk is full; waits for another process that is at it."""
+    def make_room(self, size: int) -> bool:
+        """Free *size* bytes and some more because the disk is full; say whether there is room now.
+
+        Waits for another process that is at it. When nothing can be freed, it is not tried again
+        for a while.
+        """
+        if self._clock() < self._barren_until:
+            return False
         with self._cache.evicting:
-            return self._free(size)
+            ask = max(size, min(ROOM_ASKED, usage(self._cache.root) // 4))
+            if _available(self._cache.root) >= ask or self._free(ask) > 0:
+                return True
+        self._barren_until = self._clock() + BARREN
+        return False
 
     def _free(self, size: int) -> int:
         freed = 0
@@ -137,18 +159,23 @@ def remove(cache: BlobCache, place: Place) -> int:
     """Remove a blob that nobody has open; return the bytes freed, 0 where it is in use."""
     trash = cache.root / "trash"
     trash.mkdir(0o700, exist_ok=True)
-    doomed = []
+    freed = 0
     with cache.lock:
         if not _idle(place):
             return 0
         for path in (place.map, place.data):
-            doomed.append(trash / uuid.uuid4().hex)
-            path.replace(doomed[-1])
-    freed = 0
-    for path in trash.iterdir():  # with what a killed process left here
-        freed += path.stat().st_blocks * 512 if path in doomed else 0
+            freed += path.stat().st_blocks * 512
+            path.replace(trash / uuid.uuid4().hex)
+        if place.folder.parent == cache.root / "apart" and not any(place.folder.iterdir()):
+            place.folder.rmdir()
+    for path in trash.iterdir():  # outside the lock, with what a killed process left here
         path.unlink(missing_ok=True)
     return freed
+
+
+def _available(root: Path) -> int:
+    facts = os.statvfs(root)
+    return facts.f_bavail * facts.f_frsize
 
 
 def _idle(place: Place) -> bool:

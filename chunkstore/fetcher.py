@@ -2,7 +2,7 @@
 
 A chunk is demanded once however many readers wait for it. Workers take runs of chunks, look again
 whether they are here by now, see that no other store of this process is fetching them, and hand
-them to the source; as each is delivered it is verified, written, and its readers are woken.
+them to the source; as each is delivered it is verified and kept, and its readers are woken.
 
 Tasks: ``run`` owns the workers, the evictor and the watchdog. Readers wait in their own tasks and
 own nothing, so a cancelled one leaves the chunk to the others. ``_waiting``, ``_wanted`` and the
@@ -11,22 +11,19 @@ flights change only between awaits.
 
 from __future__ import annotations
 
-import errno
 import logging
-import math
 from collections.abc import Mapping, Sequence
 
 import trio
 
 from .blobcache import BlobCache
 from .chunk import Blob, Chunk
-from .digest import Buffer, Digest
+from .digest import Buffer
 from .errors import ChunkstoreError, Corrupt, Missing, Unreachable
-from .eviction import Eviction
-from .held import Held
+from .keeper import Keeper
 from .ledger import Pulse
-from .shelf import Shelf, check
-from .source import ChunkSource
+from .shelf import Shelf
+from .source import ChunkSource, Deliver
 from .views import Views
 from .wanted import Key, Wanted, key_of
 
@@ -41,25 +38,19 @@ BATCH_SIZE = 4 << 20
 AHEAD_SIZE = 64 << 20
 """Decoded bytes that may be wanted ahead of readers; more is not taken."""
 
-KEPT_IN_THREAD = 64 << 10
-"""Bytes from which a chunk is hashed and written in a thread."""
-
-ROOM_ASKED = 64 << 20
-"""Bytes that eviction is asked for when the disk is full: not for every chunk anew."""
-
 FOLLOWING = 2.0
 """Seconds to leave a chunk to another image's store: its origin may hang, ours may not."""
-
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class Reader:
     """One read that waits for chunks."""
 
-    def __init__(self, missing: Mapping[Key, object], *, insist: bool) -> None:
-        self.missing = set(missing)
+    def __init__(self, missing: Mapping[Key, tuple[Blob, Chunk]], *, insist: bool) -> None:
+        self.missing = dict(missing)
         self.insist = insist
         """It takes a copy even of what the cache keeps: somebody evicts faster than it reads."""
+        self.late: set[Key] = set()
+        """Chunks that were in flight already; if that fails, it was not for this reader's time."""
         self.kept: dict[Key, Buffer] = {}
         """Bytes that the cache does not keep."""
         self.failure: ChunkstoreError | None = None
@@ -67,7 +58,7 @@ class Reader:
 
     def landed(self, key: Key, data: Buffer | None) -> None:
         """Note that a chunk is in the cache, or that *data* holds it."""
-        self.missing.discard(key)
+        self.missing.pop(key, None)
         if data is not None:
             self.kept[key] = data
         if not self.missing:
@@ -83,21 +74,28 @@ class Fetcher:
     """Fetches one image's chunks."""
 
     def __init__(
-        self, cache: BlobCache, views: Views, held: Held, source: ChunkSource, owner: Digest
+        self,
+        cache: BlobCache,
+        views: Views,
+        keeper: Keeper,
+        source: ChunkSource,
+        *,
+        deadline: float,
+        pulse: Pulse,
     ) -> None:
-        self._cache = cache
+        self._flights = cache.flights
         self._views = views
-        self._held = held
+        self._keeper = keeper
         self._source = source
-        self._owner = owner
-        self._eviction = Eviction(cache)
+        self._deadline = deadline
+        self._pulse = pulse
         self._wanted = Wanted(batch_size=BATCH_SIZE, ahead_size=AHEAD_SIZE)
         self._waiting: dict[Key, list[Reader]] = {}
         self._impatient: set[Key] = set()
         """Chunks that another store has had in hand for too long."""
+        self._fetches: dict[trio.CancelScope, float] = {}
+        """What is asked of the source now, with the time it was asked."""
         self._idle = trio.lowlevel.ParkingLot()
-        self._over_limit = trio.Event()
-        self._threads = trio.CapacityLimiter(WORKERS)
         self._opening = trio.Lock()
         self._nursery: trio.Nursery | None = None
         self.last_error: str | None = None
@@ -109,31 +107,26 @@ class Fetcher:
                 self._nursery = nursery
                 for number in range(WORKERS):
                     nursery.start_soon(self._work, number == 0)
-                nursery.start_soon(self._keep_limit)
+                nursery.start_soon(self._keeper.run)
+                nursery.start_soon(self._watch)
                 task_status.started()
         finally:
             self._nursery = None
-            self._fail_all(Unreachable("the image is being closed"))
+            for key in list(self._waiting):
+                self._failed(key, Unreachable("the image is being closed"))
 
-    async def bring(
-        self,
-        missing: Mapping[Key, tuple[Blob, Chunk]],
-        reader: Reader,
-        deadline: float,
-        pulse: Pulse,
-    ) -> None:
-        """Wait until *missing* has landed for *reader*; raises ChunkstoreError.
-
-        Unreachable after *deadline* seconds in which *pulse* did not beat either.
-        """
+    async def bring(self, reader: Reader) -> None:
+        """Wait until what *reader* misses has landed; raises ChunkstoreError."""
         if self._nursery is None:
             raise Unreachable("the image is not being served")
+        missing = dict(reader.missing)
         for key, (blob, chunk) in missing.items():
             self._waiting.setdefault(key, []).append(reader)
-            self._wanted.demand(blob, chunk)
+            if not self._wanted.demand(blob, chunk):
+                reader.late.add(key)
         self._idle.unpark_all()
         try:
-            await _patiently(reader, deadline, pulse)
+            await self._patiently(reader)
         finally:
             for key in missing:
                 self._leave(key, reader)
@@ -164,10 +157,23 @@ class Fetcher:
         async with self._opening:
             shelf = self._views.shelves.get(blob.id)
             if shelf is None:
-                shelf = await trio.to_thread.run_sync(self._open, blob, limiter=self._threads)
+                shelf = await self._keeper.open(blob)
                 if shelf is not None:
                     self._views.shelves[blob.id] = shelf
         return shelf
+
+    async def _patiently(self, reader: Reader) -> None:
+        """Wait for *reader*'s chunks while anything comes for this image."""
+        since = trio.current_time()
+        while reader.missing and reader.failure is None:
+            due = max(since, self._pulse.last) + self._deadline
+            if trio.current_time() >= due:
+                last = f"; last: {self.last_error}" if self.last_error else ""
+                raise Unreachable(f"no bytes came for {self._deadline:g} s{last}")
+            with trio.move_on_at(due):
+                await reader.moved.wait()
+        if reader.failure is not None:
+            raise reader.failure
 
     async def _work(self, demanded_only: bool) -> None:
         while True:
@@ -189,7 +195,7 @@ class Fetcher:
                     self._landed(key)
                 elif key in self._impatient:
                     missing[key] = chunk
-                elif self._cache.flights.start(key):
+                elif self._flights.start(key):
                     started.append(key)
                     missing[key] = chunk
                 else:
@@ -197,16 +203,14 @@ class Fetcher:
             failure = await self._fetch(blob, shelf, missing)
         finally:
             for key in started:
-                self._cache.flights.end(key)
+                self._flights.end(key)
         for key in missing:
             self._failed(key, failure)
 
     async def _here(self, shelf: Shelf, chunk: Chunk) -> bool:
         if shelf.find(chunk) is not None:
             return True
-        if not shelf.doubts(chunk):
-            return False
-        return await trio.to_thread.run_sync(shelf.verify, chunk, limiter=self._threads)
+        return shelf.doubts(chunk) and await self._keeper.verify(shelf, chunk)
 
     async def _fetch(
         self, blob: Blob, shelf: Shelf | None, missing: dict[Key, Chunk]
@@ -219,78 +223,59 @@ class Fetcher:
 
         async def deliver(chunk: Chunk, data: Buffer) -> None:
             key = key_of(blob, chunk)
-            if key in missing:
-                kept = await self._keep(shelf, key, chunk, data)
-                missing.pop(key, None)
-                self._landed(key, kept)
+            if key not in missing:
+                return
+            kept = await self._keeper.keep(shelf, key, chunk, data)
+            self._pulse.beat(trio.current_time())
+            missing.pop(key, None)
+            if kept is None and any(reader.insist for reader in self._waiting.get(key, ())):
+                kept = bytes(data)
+            self._landed(key, kept)
 
         for _ in range(2):
             if not missing:
                 break
             try:
-                await self._source.fetch(blob, list(missing.values()), deliver)
+                await self._ask(blob, list(missing.values()), deliver)
             except ChunkstoreError as exc:
                 failure = exc
             if not isinstance(failure, Corrupt):
                 break
         return failure
 
-    async def _keep(
-        self, shelf: Shelf | None, key: Key, chunk: Chunk, data: Buffer
-    ) -> Buffer | None:
-        """Verify and write a delivered chunk; return its bytes if readers need them in memory."""
-        if chunk.size < KEPT_IN_THREAD and shelf is not None and shelf.shared.quick:
-            stored = self._store(shelf, chunk, data)
-        else:
-            stored = await trio.to_thread.run_sync(
-                self._store, shelf, chunk, data, limiter=self._threads
-            )
-        if stored and self._eviction.wrote(chunk.size):
-            self._over_limit.set()
-        if stored and not any(reader.insist for reader in self._waiting.get(key, ())):
-            return None
-        copy = bytes(data)
-        if not stored:
-            self._held.put(key, copy)
-        return copy
-
-    def _store(self, shelf: Shelf | None, chunk: Chunk, data: Buffer) -> bool:
-        """Verify a chunk and put it on its shelf; False where there is no room for it."""
-        if shelf is None:
-            check(chunk, data)
-            return False
-        for _ in range(2):
+    async def _ask(self, blob: Blob, chunks: Sequence[Chunk], deliver: Deliver) -> None:
+        """Ask the source, under the watchdog's eyes."""
+        with trio.CancelScope() as scope:
+            self._fetches[scope] = trio.current_time()
             try:
-                return shelf.put(chunk, data)
-            except OSError as exc:
-                self.last_error = f"cache: {exc.strerror}"
-                if exc.errno not in _NO_ROOM or not self._eviction.make_room(ROOM_ASKED):
-                    break
-        check(chunk, data)
-        return False
+                await self._source.fetch(blob, chunks, deliver)
+            finally:
+                del self._fetches[scope]
+        if scope.cancelled_caught:
+            raise Unreachable(f"blob {blob.id}: {self._source!r} did not end")
 
-    def _open(self, blob: Blob) -> Shelf | None:
-        for _ in range(2):
-            try:
-                return Shelf(self._cache, blob, self._owner)
-            except OSError as exc:
-                self.last_error = f"cache: {exc.strerror}"
-                logger.warning("blob not cached blob=%s reason=%s", blob.id, exc.strerror)
-                if exc.errno not in _NO_ROOM or not self._eviction.make_room(ROOM_ASKED):
-                    break
-        return None
+    async def _watch(self) -> None:
+        """Give up fetches whose source keeps no deadline of its own, long after readers have."""
+        while True:
+            patience = 2 * self._deadline
+            oldest = min(self._fetches.values(), default=trio.current_time())
+            await trio.sleep_until(max(oldest, self._pulse.last) + patience)
+            late = trio.current_time() - patience
+            for scope, since in self._fetches.items():
+                if max(since, self._pulse.last) <= late:
+                    scope.cancel()
 
     def _follow(self, blob: Blob, chunk: Chunk) -> None:
         """Leave a chunk to the store that has it in hand, for a while."""
         key = key_of(blob, chunk)
         ended = trio.Event()
-        self._cache.flights.follow(key, ended.set)
+        self._flights.follow(key, ended.set)
 
         async def outwait() -> None:
             with trio.move_on_after(FOLLOWING):
                 await ended.wait()
             if ended.is_set():
-                self._landed(key)
+                self._landed(key)  # its readers look, and demand it again if it did not come
                 return
             self._impatient.add(key)
             self._wanted.landed(key)
@@ -300,12 +285,6 @@ class Fetcher:
         assert self._nursery is not None
         self._nursery.start_soon(outwait)
 
-    async def _keep_limit(self) -> None:
-        while True:
-            await self._over_limit.wait()
-            self._over_limit = trio.Event()
-            await trio.to_thread.run_sync(self._eviction.keep_limit)
-
     def _landed(self, key: Key, data: Buffer | None = None) -> None:
         self._wanted.landed(key)
         self._impatient.discard(key)
@@ -313,18 +292,21 @@ class Fetcher:
             reader.landed(key, data)
 
     def _failed(self, key: Key, failure: ChunkstoreError) -> None:
+        """Tell the readers of a chunk; those who came late to its fetch have it tried again."""
         self._wanted.landed(key)
         self._impatient.discard(key)
         self.last_error = str(failure)
         for reader in self._waiting.pop(key, ()):
-            reader.failed(failure)
-
-    def _fail_all(self, failure: ChunkstoreError) -> None:
-        for key in list(self._waiting):
-            self._failed(key, failure)
+            if key in reader.late and self._nursery is not None:
+                reader.late.discard(key)
+                self._waiting.setdefault(key, []).append(reader)
+                self._wanted.demand(*reader.missing[key])
+            else:
+                reader.failed(failure)
+        self._idle.unpark_all()
 
     def _leave(self, key: Key, reader: Reader) -> None:
-        """*reader* waits no longer; what nobody waits for is not fetched."""
+        """Forget that *reader* waits; what nobody waits for is not fetched."""
         readers = self._waiting.get(key)
         if readers is None or reader not in readers:
             return
@@ -332,16 +314,3 @@ class Fetcher:
         if not readers:
             del self._waiting[key]
             self._wanted.withdraw(key)
-
-
-async def _patiently(reader: Reader, deadline: float, pulse: Pulse) -> None:
-    since = trio.current_time()
-    while reader.missing and reader.failure is None:
-        due = max(since, pulse.last) + deadline
-        with trio.move_on_at(due):
-            await reader.moved.wait()
-            continue
-        if max(since, pulse.last) + deadline <= trio.current_time() < math.inf:
-            raise Unreachable(f"no bytes came for {deadline:g} s")
-    if reader.failure is not None:
-        raise reader.failure

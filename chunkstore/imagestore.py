@@ -20,6 +20,7 @@ from .digest import Buffer, Digest
 from .errors import ChunkstoreError, Unreachable
 from .fetcher import Fetcher, Reader
 from .held import Held
+from .keeper import Keeper
 from .ledger import Ledger, Pulse
 from .source import ChunkSource
 from .statistics import Statistics
@@ -55,12 +56,15 @@ class ImageStore:
         *owner* is the digest of the image's bootstrap. A read fails after *deadline* seconds in
         which nothing came for this image; *pulse* is beaten by the sources as bytes arrive.
         """
-        self._deadline = deadline
         self._pulse = pulse or Pulse()
         self._ledger = ledger or Ledger()
         self._held = Held()
         self._views = Views(self._held)
-        self._fetcher = Fetcher(cache, self._views, self._held, source, owner)
+        self._keeper = Keeper(cache, self._held, owner)
+        self._fetcher = Fetcher(
+            cache, self._views, self._keeper, source, deadline=deadline, pulse=self._pulse
+        )
+        self._threads = trio.CapacityLimiter(2)
         self._waiting = 0
         self._waiting_since = 0.0
         self._refused = 0
@@ -75,7 +79,7 @@ class ImageStore:
 
     async def read(self, extents: Sequence[Extent]) -> Buffer:
         """Return the bytes of *extents*, fetching what is missing; raises ChunkstoreError."""
-        data = self._views.gather(extents)
+        data = self.look(extents)
         if data is not None:
             return data
         self._admit()
@@ -115,15 +119,17 @@ class ImageStore:
     def statistics(self) -> Statistics:
         """Say what was read and fetched so far, and how things stand."""
         return Statistics(
-            sources=dict(self._ledger.tallies),
+            sources=self._ledger.tallies,
             ready_size=sum(
-                file.ready_size for shelf in self._views.shelves.values() for file in shelf.files
+                file.map.ready_size()
+                for shelf in self._views.shelves.values()
+                for file in shelf.files
             ),
             held_size=self._held.size,
             waiting_reads=self._waiting,
             pending_chunks=self._fetcher.pending,
             refused_reads=self._refused,
-            last_error=self._last_error or self._fetcher.last_error,
+            last_error=self._last_error or self._fetcher.last_error or self._keeper.last_error,
         )
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -133,7 +139,7 @@ class ImageStore:
         finally:
             self._views.give_back()
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(self._close)
+                await trio.to_thread.run_sync(self._close, limiter=self._threads)
 
     async def _read(self, extents: Sequence[Extent]) -> Buffer:
         kept: dict[Key, Buffer] = {}
@@ -143,11 +149,15 @@ class ImageStore:
             if missing:
                 rounds += 1
                 reader = Reader(missing, insist=rounds >= INSISTING)
-                await self._fetcher.bring(missing, reader, self._deadline, self._pulse)
+                await self._fetcher.bring(reader)
                 kept.update(reader.kept)
                 data = self._views.gather(extents, kept)
             else:  # all is here, but an evictor is at work
-                data = await trio.to_thread.run_sync(self._views.copy, extents, kept)
+                data = await trio.to_thread.run_sync(
+                    self._views.copy, extents, kept, limiter=self._threads
+                )
+                if data is None and not self._views.missing(extents, kept):
+                    self.distrust(extents)  # the disk does not give them back
             if data is not None:
                 return data
 

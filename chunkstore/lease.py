@@ -30,15 +30,15 @@ class Lease:
         self._fd = fd
         self._changed = threading.Condition(threading.Lock())
         self._holders = 0
-        self._barred = False
+        self.barred = False
         """An evictor of this process waits or works: nobody new may share."""
 
     def share(self) -> bool:
         """Take the lease shared if that is possible at once; ``release`` gives it back."""
         with self._changed:
-            if self._barred:
+            if self.barred:
                 return False
-            if self._holders == 0 and not _try(self._fd, fcntl.LOCK_SH):
+            if self._holders == 0 and not attempt(self._fd, fcntl.LOCK_SH):
                 return False
             self._holders += 1
             return True
@@ -56,7 +56,7 @@ class Lease:
         """Hold the lease shared, waiting for evictors first; not for the event loop."""
         while not self.share():
             with self._changed:
-                self._changed.wait_for(lambda: not self._barred)
+                self._changed.wait_for(lambda: not self.barred)
             self._outlast()
         try:
             yield
@@ -67,8 +67,8 @@ class Lease:
     def exclusive(self, patience: float) -> Iterator[bool]:
         """Try for *patience* seconds to hold the lease alone; say whether that worked."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._barred)
-            self._barred = True
+            self._changed.wait_for(lambda: not self.barred)
+            self.barred = True
             alone = self._changed.wait_for(lambda: self._holders == 0, patience)
         alone = alone and self._seize(patience)
         try:
@@ -77,13 +77,13 @@ class Lease:
             with self._changed:
                 if alone:
                     fcntl.flock(self._fd, fcntl.LOCK_UN)
-                self._barred = False
+                self.barred = False
                 self._changed.notify_all()
 
     def _seize(self, patience: float) -> bool:
         deadline = time.monotonic() + patience
         pause = _FIRST_PAUSE
-        while not _try(self._fd, fcntl.LOCK_EX):
+        while not attempt(self._fd, fcntl.LOCK_EX):
             if time.monotonic() >= deadline:
                 return False
             time.sleep(pause)
@@ -114,17 +114,17 @@ class FolderLock:
         fcntl.flock(self._fd, fcntl.LOCK_UN)
         self._mutex.release()
 
-    def attempt(self) -> bool:
+    def take(self) -> bool:
         """Take the lock if nobody has it; ``give`` gives it back."""
         if not self._mutex.acquire(blocking=False):
             return False
-        if _try(self._fd, fcntl.LOCK_EX):
+        if attempt(self._fd, fcntl.LOCK_EX):
             return True
         self._mutex.release()
         return False
 
     def give(self) -> None:
-        """Give back what ``attempt`` took."""
+        """Give back what ``take`` took."""
         self.__exit__()
 
     def close(self) -> None:
@@ -132,7 +132,8 @@ class FolderLock:
         os.close(self._fd)
 
 
-def _try(fd: int, operation: int) -> bool:
+def attempt(fd: int, operation: int) -> bool:
+    """Flock *fd* if that is possible at once. What it held before is lost if it is not."""
     try:
         fcntl.flock(fd, operation | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,23 +21,27 @@ class Tally:
     """Fetches that ended in an error."""
 
 
-@dataclass(slots=True)
 class Ledger:
     """Tallies by the name of the source: ``cache``, ``peer``, ``origin``."""
 
-    tallies: dict[str, Tally] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._counts: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+        """Kept as lists: adding is on the way of every read."""
 
     def add(
         self, name: str, *, chunks: int = 0, size: int = 0, stored_size: int = 0, failures: int = 0
     ) -> None:
         """Add to what *name* has given."""
-        known = self.tallies.get(name, Tally())
-        self.tallies[name] = Tally(
-            known.chunks + chunks,
-            known.size + size,
-            known.stored_size + stored_size,
-            known.failures + failures,
-        )
+        counts = self._counts[name]
+        counts[0] += chunks
+        counts[1] += size
+        counts[2] += stored_size
+        counts[3] += failures
+
+    @property
+    def tallies(self) -> Mapping[str, Tally]:
+        """What each source has given by now."""
+        return {name: Tally(*counts) for name, counts in self._counts.items()}
 
 
 class Pulse:

@@ -29,6 +29,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import compress
 
 from .chunk import CHUNKS_PER_BLOB, MAX_CHUNK, Chunk
 from .digest import Algorithm, Digest
@@ -44,6 +45,7 @@ _MAGIC, _VERSION = b"naiadmap", 1
 _CHECKSUM = struct.Struct("<I")
 _RECORD = struct.Struct("<32sQIB")
 _RECORD_SIZE = 48
+_SIZE_OF = struct.Struct("<40xI4x")
 _MARK_AT, _CHECK_AT = 45, 46
 _MARKED, _UNMARKED = b"\xa5", b"\x00"
 _NO_RECORD = bytes(_RECORD_SIZE)
@@ -56,6 +58,7 @@ _ALGORITHMS = {Algorithm.BLAKE3: 1, Algorithm.SHA256: 2}
 _BY_NUMBER = {number: algorithm for algorithm, number in _ALGORITHMS.items()}
 
 _AFTER_CRASH = bytes(UNVERIFIED if value == READY else value for value in range(256))
+_COUNTED = bytes(value in (READY, UNVERIFIED) for value in range(256))
 _AGED = bytes(value >> 1 for value in range(256))
 
 CLEAN = bytes(16)
@@ -204,6 +207,12 @@ class ReadyMap:
         for index, raw in self._raw_records():
             if self.states[index] != EMPTY and (record := _decode(raw)) is not None:
                 yield index, record
+
+    def ready_size(self) -> int:
+        """Return the bytes of the slots that are ready or doubtful; at C speed, for displays."""
+        records = os.pread(self._fd, self.chunk_count * _RECORD_SIZE, _RECORDS_AT)
+        ready = self.states.tobytes().translate(_COUNTED)
+        return sum(size for (size,) in compress(_SIZE_OF.iter_unpack(records), ready))
 
     def count(self, state: int) -> int:
         """Return how many slots are in *state*."""

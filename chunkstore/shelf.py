@@ -10,6 +10,7 @@ What was compared once is remembered, so that finding a ready chunk is a look at
 from __future__ import annotations
 
 import logging
+import threading
 
 from .blobcache import BlobCache
 from .cachefile import CacheFile
@@ -27,7 +28,7 @@ _REMEMBERED = 1 << 16
 class Shelf:
     """One image's chunks of one blob in the cache.
 
-    Tasks: ``find`` runs in the event loop only; ``put`` and ``verify`` in any thread.
+    Tasks: any thread may call any method.
     """
 
     def __init__(self, cache: BlobCache, blob: Blob, owner: Digest) -> None:
@@ -38,6 +39,7 @@ class Shelf:
         self._known: dict[int, tuple[Chunk, CacheFile]] = {}
         self.shared = cache.open(blob)
         self.apart: CacheFile | None = None
+        self._parting = threading.Lock()
         try:
             if cache.place(blob.id, owner).map.exists():
                 self.apart = cache.open(blob, owner)
@@ -55,8 +57,9 @@ class Shelf:
         if known is not None and (known[0] is chunk or _same(known[0], chunk)):
             file = known[1]
             if file.map.states[index] == READY:
+                file.map.uses[index] = IN_USE
                 return file
-            del self._known[index]  # its record's mark must be looked at again
+            self._known.pop(index, None)  # its record's mark must be looked at again
         for file in self.files:
             if file.holds(chunk):
                 if len(self._known) >= _REMEMBERED:
@@ -73,10 +76,9 @@ class Shelf:
         check(chunk, data)
         if self.shared.put(chunk, data, use=use):
             return True
-        if self.apart is None:
-            logger.warning("kept apart blob=%s slot=%d", self._blob.id, chunk.index)
-            self.apart = self._cache.open(self._blob, self._owner)
-        return self.apart.put(chunk, data, use=use)
+        if not self.shared.admits(chunk):
+            return False
+        return self._part(chunk).put(chunk, data, use=use)
 
     def verify(self, chunk: Chunk) -> bool:
         """Verify *chunk* if it is here but doubtful since a crash; say whether it is ready now."""
@@ -93,9 +95,22 @@ class Shelf:
             file.drop(chunk.index)
 
     @property
+    def quick(self) -> bool:
+        """Whether a small chunk can be put without waiting for the disk or an evictor."""
+        return all(file.quick for file in self.files)
+
+    @property
     def files(self) -> tuple[CacheFile, ...]:
         """The files that may hold this image's chunks."""
         return (self.shared,) if self.apart is None else (self.shared, self.apart)
+
+    def _part(self, chunk: Chunk) -> CacheFile:
+        """Return the file apart, opening it for the first chunk that the shared one refuses."""
+        with self._parting:
+            if self.apart is None:
+                self.apart = self._cache.open(self._blob, self._owner)
+                logger.warning("chunks kept apart blob=%s first=%d", self._blob.id, chunk.index)
+            return self.apart
 
     def close(self) -> None:
         """Give the files back; may wait for the disk."""

@@ -66,16 +66,16 @@ class FirstOf:
 
     async def fetch(self, blob: Blob, chunks: Sequence[Chunk], deliver: Deliver) -> None:
         """Deliver *chunks* from wherever they are; raises what the last asked source said."""
-        missing = {id(chunk): chunk for chunk in chunks}
+        missing = dict.fromkeys(chunks)
 
         async def note(chunk: Chunk, data: Buffer) -> None:
             await deliver(chunk, data)
-            missing.pop(id(chunk), None)
+            missing.pop(chunk, None)
 
         failure: ChunkstoreError = Missing(f"blob {blob.id}: no source")
         for number in self._order():
             try:
-                await self._sources[number].fetch(blob, list(missing.values()), note)
+                await self._sources[number].fetch(blob, list(missing), note)
             except ChunkstoreError as exc:
                 failure = _with_cause(exc, failure)
                 if isinstance(exc, Corrupt):

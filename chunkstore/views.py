@@ -1,13 +1,14 @@
 """Views: what can be answered at once, out of mapped cache files and held chunks.
 
-Tasks: of the event loop. A lease that a view needs is shared at the first look in a turn of the
-loop and given back in the next one, when whoever looked has awaited.
+Tasks: of the event loop, but for ``copy``. A lease that a view needs is shared at the first look in
+a turn of the loop and given back in the next one, when whoever looked has awaited.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
 import trio
 
@@ -20,6 +21,17 @@ from .shelf import Shelf
 from .wanted import Key, key_of
 
 _ZEROS = memoryview(bytes(1 << 20))
+
+_Find = Callable[[Blob, Chunk], CacheFile | None]
+
+
+@dataclass(slots=True)
+class _Run:
+    """Bytes that lie in one piece: of a cache file, of memory, or of a hole (None)."""
+
+    source: CacheFile | Buffer | None
+    start: int
+    stop: int
 
 
 class Views:
@@ -39,34 +51,26 @@ class Views:
 
         One view where they lie in one piece, a copy where they do not.
         """
-        parts: list[Buffer] = []
-        file: CacheFile | None = None
-        start = stop = 0
-        for extent in extents:
-            blob, chunk = extent.blob, extent.chunk
-            if blob is None or chunk is None:
-                found = None
-                spare: Buffer | None = _zeros(extent.size)
-            else:
-                found = self._find(blob, chunk)
-                spare = None if found else self._spare(blob, chunk, extent, kept)
-            if found is not None:
-                at = chunk.offset + extent.start  # type: ignore[union-attr]
-                if found is file and at == stop:
-                    stop += extent.size
-                    continue
-            if file is not None:
-                parts.append(file.piece(start, stop))
-            file = found
-            if found is not None:
-                start, stop = at, at + extent.size
-            elif spare is not None:
-                parts.append(spare)
-            else:
-                return None
-        if file is not None:
-            parts.append(file.piece(start, stop))
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        runs = self._runs(extents, kept or {}, self._find_leased)
+        return None if runs is None else _joined(runs)
+
+    def copy(self, extents: Sequence[Extent], kept: Mapping[Key, Buffer]) -> Buffer | None:
+        """Return a copy like ``gather``, waiting for evictors; not in the event loop."""
+        with ExitStack() as stack:
+            for file in self._files(extents):
+                stack.enter_context(file.lease.shared())
+            runs = self._runs(extents, kept, self._find)
+            return None if runs is None else _copied(runs)
+
+    @contextmanager
+    def held(self, extents: Sequence[Extent]) -> Iterator[Buffer | None]:
+        """Lend the bytes of *extents* while the context lasts, across awaits and to threads."""
+        leases = [file.lease for file in self._files(extents) if file.lease.share()]
+        try:
+            yield self.gather(extents)
+        finally:
+            for lease in leases:
+                lease.release()
 
     def missing(
         self, extents: Iterable[Extent], kept: Mapping[Key, Buffer]
@@ -75,35 +79,11 @@ class Views:
         absent = {}
         for extent in extents:
             blob, chunk = extent.blob, extent.chunk
-            if blob is None or chunk is None:
+            if blob is None or chunk is None or self._find(blob, chunk) is not None:
                 continue
-            key = key_of(blob, chunk)
-            shelf = self.shelves.get(blob.id)
-            here = shelf is not None and shelf.find(chunk) is not None
-            if not here and key not in kept and self._held.get(key) is None:
-                absent[key] = (blob, chunk)
+            if self._spare(blob, chunk, kept) is None:
+                absent[key_of(blob, chunk)] = (blob, chunk)
         return absent
-
-    def copy(self, extents: Sequence[Extent], kept: Mapping[Key, Buffer]) -> bytes | None:
-        """Return a copy like ``gather``, waiting for evictors; not in the event loop."""
-        with ExitStack() as stack:
-            for file in self._files(extents):
-                stack.enter_context(file.lease.shared())
-            parts = [self._copied(extent, kept) for extent in extents]
-        return None if None in parts else b"".join(part for part in parts if part is not None)
-
-    @contextmanager
-    def held(self, extents: Sequence[Extent]) -> Iterator[Buffer | None]:
-        """Lend the bytes of *extents* while the context lasts, across awaits and to threads."""
-        leases = []
-        try:
-            for file in self._files(extents):
-                if file.lease.share():
-                    leases.append(file.lease)
-            yield self.gather(extents)
-        finally:
-            for lease in leases:
-                lease.release()
 
     def give_back(self) -> None:
         """Release the leases of the turn that is over; never awaits."""
@@ -111,11 +91,37 @@ class Views:
             lease.release()
         self._leases.clear()
 
+    def _runs(
+        self, extents: Sequence[Extent], kept: Mapping[Key, Buffer], find: _Find
+    ) -> list[_Run] | None:
+        runs: list[_Run] = []
+        last = None
+        for extent in extents:
+            blob, chunk = extent.blob, extent.chunk
+            source: CacheFile | Buffer | None = None
+            at = extent.start
+            if blob is not None and chunk is not None:
+                source = find(blob, chunk)
+                if source is not None:
+                    at += chunk.offset
+                else:
+                    source = self._spare(blob, chunk, kept)
+                    if source is None:
+                        return None
+            if last is not None and last.source is source and last.stop == at:
+                last.stop += extent.size
+            else:
+                last = _Run(source, at, at + extent.size)
+                runs.append(last)
+        return runs
+
     def _find(self, blob: Blob, chunk: Chunk) -> CacheFile | None:
         shelf = self.shelves.get(blob.id)
-        if shelf is None:
-            return None
-        file = shelf.find(chunk)
+        return None if shelf is None else shelf.find(chunk)
+
+    def _find_leased(self, blob: Blob, chunk: Chunk) -> CacheFile | None:
+        """Find *chunk* and share the lease of its file for this turn of the event loop."""
+        file = self._find(blob, chunk)
         if file is None or file.lease in self._leases:
             return file
         if not file.lease.share():
@@ -123,31 +129,43 @@ class Views:
         if not self._leases:
             trio.lowlevel.current_trio_token().run_sync_soon(self.give_back)
         self._leases.add(file.lease)
-        return shelf.find(chunk)  # what was ready before the lease may be gone
+        return self._find(blob, chunk)  # what was ready before the lease may be gone
 
-    def _spare(
-        self, blob: Blob, chunk: Chunk, extent: Extent, kept: Mapping[Key, Buffer] | None
-    ) -> Buffer | None:
+    def _spare(self, blob: Blob, chunk: Chunk, kept: Mapping[Key, Buffer]) -> Buffer | None:
         if not self._held and not kept:
             return None
         key = key_of(blob, chunk)
-        data = (kept or {}).get(key) or self._held.get(key)
-        return None if data is None else memoryview(data)[extent.start : extent.stop]
-
-    def _copied(self, extent: Extent, kept: Mapping[Key, Buffer]) -> Buffer | None:
-        blob, chunk = extent.blob, extent.chunk
-        if blob is None or chunk is None:
-            return _zeros(extent.size)
-        shelf = self.shelves.get(blob.id)
-        for file in shelf.files if shelf is not None else ():
-            if file.holds(chunk):
-                return file.read(chunk.offset + extent.start, chunk.offset + extent.stop)
-        return self._spare(blob, chunk, extent, kept)
+        return kept.get(key) or self._held.get(key)
 
     def _files(self, extents: Iterable[Extent]) -> set[CacheFile]:
         blobs = {extent.blob.id for extent in extents if extent.blob is not None}
         return {file for blob in blobs if blob in self.shelves for file in self.shelves[blob].files}
 
 
-def _zeros(size: int) -> Buffer:
-    return _ZEROS[:size] if size <= len(_ZEROS) else bytes(size)
+def _joined(runs: Sequence[_Run]) -> Buffer | None:
+    if len(runs) != 1:
+        return _copied(runs)
+    (run,) = runs
+    if isinstance(run.source, CacheFile):
+        return run.source.piece(run.start, run.stop)
+    if run.source is None:
+        size = run.stop - run.start
+        return _ZEROS[:size] if size <= len(_ZEROS) else bytes(size)
+    return memoryview(run.source)[run.start : run.stop]
+
+
+def _copied(runs: Sequence[_Run]) -> Buffer | None:
+    """Copy *runs* into one buffer; None where a cache file cannot be read."""
+    buffer = bytearray(sum(run.stop - run.start for run in runs))
+    done = 0
+    with memoryview(buffer) as whole:
+        for run in runs:
+            size = run.stop - run.start
+            into = whole[done : done + size]
+            done += size
+            if isinstance(run.source, CacheFile):
+                if not run.source.read(run.start, into):
+                    return None
+            elif run.source is not None:
+                into[:] = memoryview(run.source)[run.start : run.stop]
+    return buffer

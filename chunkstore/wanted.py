@@ -42,14 +42,15 @@ class Wanted:
         """Pending chunks by blob and index, to find neighbours."""
         self._flying: set[Key] = set()
 
-    def demand(self, blob: Blob, chunk: Chunk) -> None:
-        """Put *chunk* among those that a reader waits for."""
+    def demand(self, blob: Blob, chunk: Chunk) -> bool:
+        """Put *chunk* among those that a reader waits for; False where it is in flight already."""
         key = key_of(blob, chunk)
         if key in self._flying or key in self._demanded:
-            return
+            return key not in self._flying
         self._drop_ahead(key)
         self._demanded[key] = _Pending(blob, chunk)
         self._places[blob.id, chunk.index] = key
+        return True
 
     def want(self, blob: Blob, chunk: Chunk) -> bool:
         """Put *chunk* among those wanted ahead of readers; False where there are too many."""
