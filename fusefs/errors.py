@@ -7,8 +7,7 @@
     │   └── GivenUp   it was made and its daemons kept dying
     ├── NotMounted    the caller's path: naiad has mounted nothing there
     ├── Busy          programs still use the mount
-    ├── NoAnswer      the mount's daemon did not answer in time
-    └── Overloaded    too many reads wait for a source that makes no progress
+    └── NoAnswer      the mount's daemon did not answer in time
 """
 
 from __future__ import annotations
@@ -36,7 +35,3 @@ class Busy(FusefsError):
 
 class NoAnswer(FusefsError):
     """The mount's daemon did not answer in time."""
-
-
-class Overloaded(FusefsError):
-    """Too many reads wait for a source that makes no progress."""

@@ -75,3 +75,9 @@ class Streams:
         streams.insert(0, _Stream(stop, stop))
         del streams[STREAMS:]
         return None
+
+    def take_back(self, node: int, start: int) -> None:
+        """Have what *node*'s last window asked for from *start* on asked for again: no room."""
+        stream = self._files[node][0]
+        stream.asked = start
+        stream.window //= 2

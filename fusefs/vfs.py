@@ -16,13 +16,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import trio
-
 from chunkstore import Blob, Buffer, Chunk, Extent, ExtentReader
 from rafs import BadImage, Bootstrap, NoEntry
 
 from .prefetch import Streams
-from .waiting import Waiting
 
 ROOT = 1
 SLOT_BITS = 40
@@ -38,8 +35,8 @@ Listed = tuple[bytes, int, int]
 class Reader(ExtentReader, Protocol):
     """What a file's bytes come from, and what is told ahead of them."""
 
-    def want(self, blob: Blob, chunks: Sequence[Chunk]) -> object:
-        """Have *chunks* fetched behind the readers; never awaits."""
+    def want(self, blob: Blob, chunks: Sequence[Chunk]) -> int:
+        """Have *chunks* fetched behind the readers; return how many there was room for."""
         ...
 
 
@@ -63,7 +60,6 @@ class _Slot:
         self.top = ROOT if number == 0 else self.base + image.bootstrap.root
         """The node of its root directory."""
         self.streams = Streams()
-        self.waiting = Waiting()
 
     def nid(self, node: int) -> int:
         return self.bootstrap.root if node == ROOT else node - self.base
@@ -122,6 +118,8 @@ class Vfs:
         first = 0 if len(images) == 1 else 1
         self._images = {number: _Slot(number, image) for number, image in enumerate(images, first)}
         self._directories: dict[int, _Slot | _Catalogue] = dict(self._images)
+        self.waiting = 0
+        """How many reads wait for a source."""
         if first:
             names = [image.name.encode() for image in images]
             catalogue = dict(zip(names, self._images.values(), strict=True))
@@ -169,20 +167,18 @@ class Vfs:
         return slot.reader.look(extents) if extents else b""
 
     async def read(self, node: int, start: int, size: int) -> Buffer:
-        """Return what ``look`` does, fetching what is missing.
+        """Return what ``look`` does, fetching what is missing; raises ChunkstoreError.
 
-        Raises ChunkstoreError, and Overloaded when too many wait already.
+        The reader bounds how many wait for a source that does not move: each holds a request of
+        the kernel's and a task, and there must be some for the other images.
         """
         slot = self._slot(node)
         extents = slot.bootstrap.extents(slot.nid(node), start, start + size)
-        waiting, answered = slot.waiting, False
-        waiting.enter(trio.current_time())
+        self.waiting += 1
         try:
-            found = await slot.reader.read(extents)
-            answered = True
-            return found
+            return await slot.reader.read(extents)
         finally:
-            waiting.leave(trio.current_time(), answered=answered)
+            self.waiting -= 1
 
     def ahead(self, node: int, start: int, size: int) -> None:
         """Take note of a read, and have fetched what a sequential reader will ask for next."""
@@ -192,25 +188,13 @@ class Vfs:
         if start + size >= length:
             return
         wanted = slot.streams.read(node, start, start + size, length)
-        if wanted is not None:
-            self._want(slot, slot.bootstrap.extents(nid, *wanted))
-
-    @staticmethod
-    def _want(slot: _Slot, extents: Sequence[Extent]) -> None:
-        for blob, group in itertools.groupby(extents, lambda extent: extent.blob):
-            chunks = [extent.chunk for extent in group if extent.chunk is not None]
-            if blob is not None and chunks:
-                slot.reader.want(blob, chunks)
+        if wanted is not None and not _want(slot, slot.bootstrap.extents(nid, *wanted)):
+            slot.streams.take_back(node, wanted[0])
 
     @property
     def bootstraps(self) -> Sequence[Bootstrap]:
         """The images' metadata."""
         return [slot.bootstrap for slot in self._images.values()]
-
-    @property
-    def waiting(self) -> int:
-        """How many reads wait for a source."""
-        return sum(slot.waiting.count for slot in self._images.values())
 
     @property
     def inode_count(self) -> int:
@@ -234,3 +218,12 @@ class Vfs:
         if place is None:
             raise NoEntry(f"node {node} is in no image")
         return place
+
+
+def _want(slot: _Slot, extents: Sequence[Extent]) -> bool:
+    """Have what *extents* need fetched ahead; False when there was no room for all."""
+    for blob, group in itertools.groupby(extents, lambda extent: extent.blob):
+        chunks = [extent.chunk for extent in group if extent.chunk is not None]
+        if blob is not None and slot.reader.want(blob, chunks) < len(chunks):
+            return False
+    return True

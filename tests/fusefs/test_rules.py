@@ -9,13 +9,12 @@ import pytest
 
 from fusefs.child import describe, is_outside
 from fusefs.control import Command, Reply, Request, decode_request, encode
-from fusefs.errors import MountFailed, Overloaded
+from fusefs.errors import MountFailed
 from fusefs.kernel import resends
 from fusefs.mountinfo import parse, topmost
 from fusefs.options import Options
 from fusefs.restarts import Death, Restarts
 from fusefs.vitals import Vitals
-from fusefs.waiting import MOST, PATIENCE, Waiting
 
 
 def _death(at: float, *, killed: bool = False, progress: bool = False) -> Death:
@@ -139,16 +138,3 @@ def test_vitals_begin_anew_with_each_daemon() -> None:
     assert (vitals.answered, vitals.beat) == (3, 7.5)
     vitals.begin(9.0)
     assert (vitals.answered, vitals.beat) == (0, 9.0)
-
-
-def test_readers_wait_as_long_as_data_arrives() -> None:
-    waiting = Waiting()
-    for _ in range(MOST + 5):
-        waiting.enter(0.0)
-    waiting.leave(4.0, answered=True)
-    waiting.enter(4.0 + PATIENCE)
-    with pytest.raises(Overloaded):
-        waiting.enter(4.1 + PATIENCE)
-    waiting.leave(4.2 + PATIENCE, answered=False)
-    with pytest.raises(Overloaded):
-        waiting.enter(4.2 + PATIENCE)
