@@ -42,48 +42,55 @@ _ABSENT = Folder()
 
 
 class Layer:
-    """What one layer says; later words about a path replace earlier ones."""
+    """What one layer says. Later words about a path replace earlier ones.
+
+    What it hides is hidden before what it has is put there, in whatever order the words come: what
+    it has is a layer over one that only hides.
+    """
 
     def __init__(self) -> None:
         self.root = Folder()
+        """What it has; after ``close`` also what it hides."""
+        self._hidden = Folder()
 
     def put(self, path: Path, node: Node) -> None:
         """Put a file that is no directory at *path*."""
-        self._folder(path[:-1]).names[path[-1]] = node
+        _folder(self.root, path[:-1]).names[path[-1]] = node
 
     def put_directory(self, path: Path, node: Node) -> None:
         """Put a directory at *path*, or give the one that is there *node*'s attributes."""
-        self._folder(path).node = node
+        _folder(self.root, path).node = node
 
     def whiteout(self, path: Path) -> None:
-        """Hide what lower layers have at *path*, not what this one has."""
-        parent = self._folder(path[:-1])
-        here = parent.names.get(path[-1], _ABSENT)
-        if here is _ABSENT:
-            parent.names[path[-1]] = None
-        elif isinstance(here, Folder):
-            here.fresh = True
+        """Hide what lower layers have at *path*."""
+        _folder(self._hidden, path[:-1]).names[path[-1]] = None
 
     def opaque(self, path: Path) -> None:
         """Hide what lower layers have in the directory at *path*."""
-        self._folder(path).opaque = True
+        folder = _folder(self._hidden, path)
+        folder.opaque = True
+        folder.names.clear()
 
     def find(self, path: Path) -> Node | Folder | None:
         """Return what this layer says of *path*: None, it is hidden; an absent Folder, nothing."""
         return _find(self.root, path)
 
-    def _folder(self, path: Path) -> Folder:
-        """Return the directory at *path*, made where it is not."""
-        folder = self.root
-        for name in path:
-            here = folder.names.get(name, _ABSENT)
-            if here is _ABSENT or not isinstance(here, Folder):
-                below = Folder()
-                # What stood here in this layer, file or whiteout, hid what lower layers have.
-                below.fresh = here is not _ABSENT
-                folder.names[name] = here = below
-            folder = here
-        return folder
+    def close(self) -> None:
+        """Take it that the layer has said everything."""
+        lay(self.root, self._hidden)
+
+
+def _folder(folder: Folder, path: Path) -> Folder:
+    """Return the directory at *path* below *folder*, made where it is not."""
+    for name in path:
+        here = folder.names.get(name, _ABSENT)
+        if here is _ABSENT or not isinstance(here, Folder):
+            below = Folder()
+            # What stood here in this layer, file or whiteout, hides what lower layers have.
+            below.fresh = here is not _ABSENT
+            folder.names[name] = here = below
+        folder = here
+    return folder
 
 
 def says_nothing(found: Node | Folder | None) -> bool:
@@ -132,7 +139,9 @@ def tree(root: Folder, aliases: dict[Node, Node]) -> Node:
                 child = node.children[name] = _attributes(here)
                 pending.append((here, child))
             elif here is not None:
-                node.children[name] = aliases.get(here, here)
+                while here in aliases:
+                    here = aliases[here]
+                node.children[name] = here
     return top
 
 

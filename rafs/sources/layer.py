@@ -4,8 +4,8 @@ Layers come from the top one down, so whether a file shows is known before its d
 data of a file that does not show waits in a scratch file until its layer has ended, because a
 hard link to it may come that does show; then it is forgotten.
 
-A hard link to a file that neither this layer nor those above have is kept open: it stands for what
-lower layers have there, as its own layer sees them.
+A hard link to a file that its layer does not have yet is kept open: it stands for what lower
+layers have there, as its own layer sees them. In a single archive it may also point forward.
 """
 
 from __future__ import annotations
@@ -91,6 +91,7 @@ class _LayerReader:
     def __init__(self, reading: Reading) -> None:
         self.layer = Layer()
         self._reading = reading
+        self._links: list[_Link] = []
         self._pieces = _Pieces(reading.packer)
         self._hidden = _Hidden(reading.packer.folder)
 
@@ -114,16 +115,15 @@ class _LayerReader:
 
     def finish(self) -> None:
         """Find what links point to, and pack what was hidden and shows through them."""
-        open_links = []
-        for link in self._reading.links:
-            found = self.layer.find(link.target)
-            if overlay.says_nothing(found):
-                open_links.append(link)
-            elif isinstance(found, Node):
-                self._resolve(link, found)
-            elif link.shows:
+        self.layer.close()
+        reading = self._reading
+        reading.links = [link for link in reading.links if not self._is_settled(link)]
+        for link in self._links:
+            hidden = self.layer.find(link.target) is None
+            if hidden and link.shows:
                 raise _dangling(link)
-        self._reading.links = open_links
+            if not hidden and (reading.whiteouts or not self._is_settled(link)):
+                reading.links.append(link)
         for node, pieces in self._hidden.wanted():
             self._pieces.add_all(node, pieces)
         self._pieces.flush()
@@ -154,7 +154,18 @@ class _LayerReader:
             )
         stand_in = Node(stat.S_IFREG)
         self.layer.put(path, stand_in)
-        self._reading.links.append(_Link(member.name, target, stand_in, shows))
+        self._links.append(_Link(member.name, target, stand_in, shows))
+
+    def _is_settled(self, link: _Link) -> bool:
+        """Look for what *link* points to in this layer; raises BadSource where it is hidden."""
+        found = self.layer.find(link.target)
+        if overlay.says_nothing(found):
+            return False
+        if isinstance(found, Node):
+            self._resolve(link, found)
+        elif link.shows:
+            raise _dangling(link)
+        return True
 
     def _resolve(self, link: _Link, found: Node) -> None:
         aliases = self._reading.aliases
@@ -169,7 +180,7 @@ class _LayerReader:
 
     def _show(self, node: Node) -> None:
         """Note that what *node* stands in for shows, if it does for something."""
-        for link in self._reading.links:
+        for link in (*self._reading.links, *self._links):
             if link.node is node:
                 link.shows = True
 
@@ -196,7 +207,7 @@ class _LayerReader:
             del xattrs[name]
             self._warn(left_out(name))
         return Node(
-            mode=kind | member.mode,
+            mode=kind | (0o777 if kind == stat.S_IFLNK else member.mode),
             uid=member.uid,
             gid=member.gid,
             mtime=member.mtime,
