@@ -95,15 +95,24 @@ class Eviction:
         self._barren_until = self._clock() + BARREN
         return False
 
+    def collect(self, limit: int) -> int:
+        """Remove unused blobs until the folder takes *limit* bytes; return the bytes freed."""
+        with self._cache.evicting:
+            return self._free_blobs(usage(self._cache.root) - limit)
+
     def _free(self, size: int) -> int:
-        freed = 0
-        for place in unused(self._cache):
-            if freed >= size:
-                break
-            freed += remove(self._cache, place)
+        freed = self._free_blobs(size)
         if freed < size:
             freed += self._free_chunks(size - freed)
         logger.info("evicted freed=%d asked=%d", freed, size)
+        return freed
+
+    def _free_blobs(self, size: int) -> int:
+        freed = 0
+        for place in by_last_use(self._cache):
+            if freed >= size:
+                break
+            freed += remove(self._cache, place)
         return freed
 
     def _free_chunks(self, size: int) -> int:
@@ -143,8 +152,8 @@ def usage(root: Path) -> int:
     return total
 
 
-def unused(cache: BlobCache) -> Iterator[Place]:
-    """Yield the blobs by their last use; whoever removes one finds out whether it is in use."""
+def by_last_use(cache: BlobCache) -> Iterator[Place]:
+    """Yield the blobs, the longest unused first, whether or not they are in use."""
     places = SortedKeyList(key=lambda aged: aged[0])
     for place in cache.places():
         try:
@@ -161,7 +170,7 @@ def remove(cache: BlobCache, place: Place) -> int:
     trash.mkdir(0o700, exist_ok=True)
     freed = 0
     with cache.lock:
-        if not _idle(place):
+        if not idle(place):
             return 0
         for path in (place.map, place.data):
             freed += path.stat().st_blocks * 512
@@ -178,7 +187,7 @@ def _available(root: Path) -> int:
     return facts.f_bavail * facts.f_frsize
 
 
-def _idle(place: Place) -> bool:
+def idle(place: Place) -> bool:
     """Say whether no process has the blob open; the folder's lock keeps it so."""
     try:
         fd = os.open(place.map, os.O_RDWR | os.O_CLOEXEC)

@@ -230,12 +230,12 @@ class ReadyMap:
         Slots are claimed in the order of their place, as chunk lists are sorted; so the nearest
         claimed slot on either side is the only one that can be in the way.
         """
-        before = _last_claimed(self.states, chunk.index)
+        before = last_claimed(self.states, chunk.index)
         if before is not None:
             record = self.record(before)
             if record is None or record.offset + record.size > chunk.offset:
                 return True
-        after = _first_claimed(self.states, chunk.index + 1)
+        after = first_claimed(self.states, chunk.index + 1)
         if after is not None:
             record = self.record(after)
             if record is None or record.offset < chunk.stop:
@@ -285,7 +285,7 @@ def _decode(raw: bytes) -> Record | None:
     return Record(Digest(_BY_NUMBER[number], digest), offset, size, marked)
 
 
-def _last_claimed(states: memoryview, stop: int) -> int | None:
+def last_claimed(states: memoryview, stop: int) -> int | None:
     """Return the last slot before *stop* that is not EMPTY: windows grow outward, then halve."""
     step = 64
     while stop > 0:
@@ -302,7 +302,7 @@ def _last_claimed(states: memoryview, stop: int) -> int | None:
     return None
 
 
-def _first_claimed(states: memoryview, start: int) -> int | None:
+def first_claimed(states: memoryview, start: int) -> int | None:
     """Return the first slot from *start* on that is not EMPTY."""
     step = 64
     while start < len(states):
