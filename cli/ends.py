@@ -2,23 +2,102 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import click
+import trio
 
+from chunkstore import Malformed
+from chunkstore.http import Client
+from chunkstore.origins.contents import Contents
+from chunkstore.origins.images import Images, RemoteImage
+from chunkstore.origins.reference import Reference
 from rafs.sources.directory import DirectorySource
+from rafs.sources.documents import Descriptor
+from rafs.sources.oci import OciSource
 from rafs.sources.source import Source
+from rafs.sources.tarball import TarSource
 from rafs.targets import DirectoryTarget, Target
 
+from .image import registry
+from .loop import background_loop
+from .names import split_layout
+from .oci import machine
+from .setup import Setup
+from .stack import client_of
 
-def source_of(text: str) -> Source:
-    """Return the source that *text* names; raises UsageError."""
-    path = Path(text)
-    if path.is_dir():
-        return DirectorySource(path)
-    raise click.UsageError(f"SOURCE {text!r}: no such directory")
+
+class Ends:
+    """Makes sources and targets of words; what they need open is closed with the stack."""
+
+    def __init__(self, setup: Setup, stack: ExitStack) -> None:
+        self._setup = setup
+        self._stack = stack
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._client: Client | None = None
+
+    def source(self, text: str) -> Source:
+        """Return what *text* names; raises UsageError, BadSource, ChunkstoreError."""
+        if text == "-":
+            return TarSource(None)
+        if text.startswith("oci:"):
+            return OciSource.layout(*split_layout(text))
+        path = Path(text)
+        if path.is_dir():
+            return DirectorySource(path)
+        if path.exists():
+            return TarSource(path)
+        return self._remote(_reference("SOURCE", text))
+
+    def target(self, text: str) -> Target:
+        """Return what *text* names; raises UsageError."""
+        return DirectoryTarget(Path(text))
+
+    def _remote(self, named: Reference) -> Source:
+        token, client = self._connected()
+        images = Images(registry(named, client, plain_http=self._setup.plain_http))
+        found = trio.from_thread.run(partial(images.find, machine()), trio_token=token)
+        store = _Remote(found, Contents(images, found.manifest, token))
+        top = Descriptor(found.document.media_type, str(found.digest), len(found.document.data))
+        return OciSource(store, top)
+
+    def _connected(self) -> tuple[trio.lowlevel.TrioToken, Client]:
+        if self._token is None or self._client is None:
+            self._token = self._stack.enter_context(background_loop())
+            self._client = client_of(self._setup)
+            close = partial(trio.from_thread.run_sync, trio_token=self._token)
+            self._stack.callback(close, self._client.close)
+        return self._token, self._client
 
 
-def target_of(text: str) -> Target:
-    """Return the target that *text* names; raises UsageError."""
-    return DirectoryTarget(Path(text))
+class _Remote:
+    """A registry's image as a source reads it."""
+
+    def __init__(self, image: RemoteImage, contents: Contents) -> None:
+        self._image = image
+        self._contents = contents
+
+    def open(self, descriptor: Descriptor) -> BinaryIO:
+        """Return the manifest, which is here, or a blob, as it comes."""
+        if descriptor.checked == self._image.digest:
+            return io.BytesIO(self._image.document.data)
+        return self._contents.open(descriptor.checked)
+
+
+@contextmanager
+def ends(setup: Setup) -> Iterator[Ends]:
+    """Yield what makes sources and targets."""
+    with ExitStack() as stack:
+        yield Ends(setup, stack)
+
+
+def _reference(what: str, text: str) -> Reference:
+    try:
+        return Reference.parse(text)
+    except Malformed as exc:
+        raise click.UsageError(f"{what} {text!r}: no such file, and no registry reference") from exc

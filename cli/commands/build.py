@@ -8,7 +8,7 @@ from typing import TypedDict, Unpack
 import click
 
 from chunkstore import Codec
-from cli.ends import source_of, target_of
+from cli.ends import ends
 from cli.options import SIZE, json_option, setup_options
 from cli.output import human, print_facts, print_json
 from cli.progress import bar
@@ -62,17 +62,19 @@ def command(
 ) -> None:
     """Build an image from a directory, tar or container image.
 
-    SOURCE is a directory. TARGET is a directory, made if need be: image.boot, image.json, blobs/.
+    SOURCE is a directory, a tar (also .gz or .zst; - is standard input), oci:DIR[:TAG], or an image
+    in a registry, HOST[:PORT]/REPO[:TAG]. TARGET is a directory, made if need be.
 
     \b
     Examples:
       naiad build /opt/app ./image
-      naiad build --codec zstd --prefetch-list first.txt /opt/app ./image
+      naiad build --codec zstd --prefetch-list first.txt app.tar.gz ./image
+      naiad build registry.example/app:2 ./image
       naiad build --chunk-dict ./image /opt/app-2 ./image-2
     """
     options = BuildOptions(dicts=open_all(dicts, setup), **how)
-    with bar("building") as advance:
-        result = build(source_of(source), target_of(target), options, advance)
+    with ends(setup) as end, bar("building") as advance:
+        result = build(end.source(source), end.target(target), options, advance)
     for warning in result.warnings:
         click.echo(f"naiad: {warning}", err=True)
     if as_json:
