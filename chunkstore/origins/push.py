@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 import trio
 
 from chunkstore.digest import Algorithm, Buffer, Digest
-from chunkstore.errors import Corrupt, Unreachable
+from chunkstore.errors import Corrupt, Missing, Refused, Unreachable
 from chunkstore.http import Request, Response, Upload, Url
 from chunkstore.http.client import refused
 
@@ -25,7 +25,10 @@ a cut costs a piece and not the blob."""
 
 _PART = 1 << 20
 _RETRIES = 3
-"""Times that a piece is sent again."""
+"""Times that a piece, and a blob, is sent again."""
+
+_Part = Callable[[int, int], Upload | bytes]
+"""Gives the part ``[start, stop)`` of what is pushed, as often as it is asked."""
 
 _BINARY = ("Content-Type", "application/octet-stream")
 
@@ -51,24 +54,49 @@ class Push:
 
     async def blob(self, digest: Digest, path: Path) -> bool:
         """Have the repository hold the file at *path*; False where it did already."""
-        if await self.has(digest):
-            return False
         size = (await trio.to_thread.run_sync(path.stat)).st_size
-        place = await self._begin()
-        start = 0
-        while size - start > self._whole:
-            place = await self._piece(place, path, start, start + self._whole)
-            start += self._whole
-        await self._end(place, digest, _part_of(path, start, size))
-        logger.info("blob pushed digest=%s bytes=%d", digest, size)
-        return True
+        return await self._held(digest, size, partial(_part_of, path))
 
     async def content(self, digest: Digest, data: bytes) -> bool:
         """Have the repository hold *data*; False where it did already."""
+        return await self._held(digest, len(data), lambda start, stop: data[start:stop])
+
+    async def _held(self, digest: Digest, size: int, part: _Part) -> bool:
         if await self.has(digest):
             return False
-        await self._end(await self._begin(), digest, data)
+        for tried in range(_RETRIES + 1):
+            try:
+                await self._send(digest, size, part)
+                break
+            except Unreachable as exc:
+                await self._wait(exc, tried)
+            # What was cut off may have been the answer alone.
+            if await self.has(digest):
+                break
+        logger.info("blob pushed digest=%s bytes=%d", digest, size)
         return True
+
+    async def _send(self, digest: Digest, size: int, part: _Part) -> None:
+        place = await self._begin()
+        try:
+            await self._fill(place, digest, size, part)
+        except Missing as exc:
+            # A registry that forgets an upload (it was restarted, say) can be sent it anew.
+            raise Unreachable(f"the upload was lost: {exc}") from exc
+
+    async def _fill(self, place: Url, digest: Digest, size: int, part: _Part) -> None:
+        if size <= self._whole:
+            await self._end(place, digest, part(0, size))
+            return
+        for start in range(0, size, self._whole):
+            place = await self._piece(place, part, start, min(start + self._whole, size))
+        await self._end(place, digest, b"")
+
+    async def _wait(self, exc: Unreachable, tried: int) -> None:
+        """Wait before the next attempt, or raise *exc* where there should be none."""
+        if isinstance(exc, Refused) or tried == _RETRIES:
+            raise exc
+        await trio.sleep(exc.retry_after or self._pause * 2**tried)
 
     async def manifest(self, data: bytes, media_type: str, name: str | None = None) -> Digest:
         """Put a manifest or index under *name*, a tag or digest, or the reference's own name."""
@@ -100,23 +128,21 @@ class Push:
                 raise await refused(response)
             await response.drain()
 
-    async def _piece(self, place: Url, path: Path, start: int, stop: int) -> Url:
+    async def _piece(self, place: Url, part: _Part, start: int, stop: int) -> Url:
         """Send a piece, and what a cut left of it again; return where the next one goes."""
         for tried in range(_RETRIES + 1):
             try:
-                return await self._patch(place, path, start, stop)
+                return await self._patch(place, part, start, stop)
             except Unreachable as exc:
-                if tried == _RETRIES:
-                    raise
-                await trio.sleep(exc.retry_after or self._pause * 2**tried)
+                await self._wait(exc, tried)
                 place, start = await self._arrived(place, start, stop)
                 if start == stop:
                     break
         return place
 
-    async def _patch(self, place: Url, path: Path, start: int, stop: int) -> Url:
+    async def _patch(self, place: Url, part: _Part, start: int, stop: int) -> Url:
         headers = (_BINARY, ("Content-Range", f"{start}-{stop - 1}"))
-        request = Request("PATCH", place, headers, body=_part_of(path, start, stop))
+        request = Request("PATCH", place, headers, body=part(start, stop))
         async with self._registry.ask(self._patient(request), PUSH) as response:
             if response.status not in (201, 202, 204):
                 raise await refused(response)

@@ -22,7 +22,7 @@ from chunkstore.origins.push import Push
 from chunkstore.origins.reference import Reference
 from chunkstore.origins.registry import Registry
 from chunkstore.origins.registryorigin import RegistryOrigin
-from fixtures.faulty import Cut, Fault, FaultyServer, Proper, Stall, Status, Whole, redirect
+from fixtures.faulty import Cut, Fault, FaultyServer, Proper, Raw, Stall, Status, Whole, redirect
 from fixtures.guarded import Guard, Realm, Tokens, query
 from fixtures.memorynet import MemoryNet
 from fixtures.uploads import Uploads
@@ -420,3 +420,27 @@ async def test_an_upload_that_leads_elsewhere_gets_no_token_there(net: Net, tmp_
     assert await Push(net.session).content(DIGEST, BLOB)
     assert net.evil.asked[0].body == BLOB
     assert proofs(net.evil) == [None]
+
+
+@pytest.mark.parametrize("size", [0, 1, 30_000, 30_001, 60_000, 100_000])
+@pytest.mark.parametrize("fault", [Raw(), Status(code=503), Status(code=404)])
+@pytest.mark.parametrize("at", [2, 3])
+async def test_a_push_survives_a_fault_wherever_it_comes(
+    net: Net, tmp_path: Path, size: int, fault: Fault, at: int
+) -> None:
+    uploads = Uploads()
+    net.registry.after = uploads
+    net.registry.plan[:] = [*[uploads] * at, fault]
+    data = BLOB[:size]
+    digest = Digest.of(data, Algorithm.SHA256)
+    (tmp_path / "blob").write_bytes(data)
+    await Push(net.session, whole=30_000, pause=0).blob(digest, tmp_path / "blob")
+    assert uploads.blobs == {str(digest): data}
+
+
+async def test_a_push_that_is_refused_is_not_tried_again(net: Net) -> None:
+    uploads = Uploads()
+    net.registry.plan[:] = [uploads, uploads, Status(code=413)]
+    with pytest.raises(Refused, match="413"):
+        await Push(net.session, pause=0).content(DIGEST, BLOB)
+    assert len(net.registry.asked) == 3
