@@ -42,6 +42,14 @@ def human(size: float) -> str:
     return f"{size:.1f} TiB"
 
 
+def ago(seconds: float) -> str:
+    """Return how long ago something was, as a person says it."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{max(0.0, seconds):.0f} s ago"
+
+
 def print_facts(facts: Iterable[tuple[str, object]]) -> None:
     """Print names and values in two columns."""
     rows = list(facts)

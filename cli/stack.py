@@ -19,6 +19,7 @@ from chunkstore.imagestore import ImageStore
 from chunkstore.ledger import Ledger, Pulse
 from chunkstore.originchunks import OriginChunks
 from chunkstore.retrying import Retrying
+from chunkstore.scrub import scrub
 from chunkstore.stack import Counted
 from fusefs import vfs
 from fusefs.daemon import Wired
@@ -70,6 +71,7 @@ async def wired(request: MountRequest) -> AsyncIterator[Wired]:
         async with trio.open_nursery() as nursery:
             await nursery.start(store.run)
             await store.prepare(image.bootstrap.blobs)
+            nursery.start_soon(scrub, cache)
             nursery.start_soon(fetch_ahead, image.bootstrap, store, request.prefetch)
             served = vfs.Image(image.digest.hex[:12], image.bootstrap, store)
             yield Wired([served], lambda: told(image, store))

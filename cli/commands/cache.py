@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 
 from chunkstore.blobcache import BlobCache
-from chunkstore.eviction import remove, unused, usage
+from chunkstore.scrub import BlobFacts, checked, collect, inventory
 from cli.bootstraps import Bootstraps
-from cli.cacheview import blobs, verify
 from cli.options import SIZE, cache_option, json_option
-from cli.output import human, print_json, print_table
+from cli.output import ago, human, print_json, print_table
+from cli.progress import bar
 
 
 @click.group()
@@ -32,17 +32,18 @@ def command() -> None:
 @json_option
 def ls(cache: Path, as_json: bool) -> None:
     """List the blobs in the cache."""
-    found = list(blobs(BlobCache(cache)))
+    found = inventory(BlobCache(cache))
+    now = time.time()
     if as_json:
         print_json(found)
-        return
-    now = time.time()
-    rows = [
-        (blob.id, human(blob.size), human(blob.ready_size), human(blob.allocated), blob.age(now))
-        for blob in found
-    ]
-    if rows:
-        print_table(("blob", "size", "ready", "on disk", "last used"), rows)
+    elif found:
+        head = ("blob", "size", "ready", "on disk", "last used")
+        print_table(head, [_row(blob, now) for blob in found])
+
+
+def _row(blob: BlobFacts, now: float) -> tuple[object, ...]:
+    used = "in use" if blob.in_use else ago(now - blob.used)
+    return blob.name, human(blob.size), human(blob.ready_size), human(blob.allocated), used
 
 
 @command.command()
@@ -51,26 +52,28 @@ def ls(cache: Path, as_json: bool) -> None:
 @json_option
 def gc(keep: int, cache: Path, as_json: bool) -> None:
     """Remove what no mount uses, the longest unused first."""
-    opened = BlobCache(cache)
-    freed, left = 0, usage(cache)
-    for place in unused(opened):
-        if left - freed <= keep:
-            break
-        freed += remove(opened, place)
+    freed = collect(BlobCache(cache), keep)
     if not keep:
         freed += Bootstraps(cache).collect()
     print_json({"freed": freed}) if as_json else click.echo(f"freed {human(freed)}")
 
 
-@command.command(name="verify")
+@command.command()
 @cache_option
 @json_option
 @click.pass_context
-def verify_(ctx: click.Context, cache: Path, as_json: bool) -> None:
+def verify(ctx: click.Context, cache: Path, as_json: bool) -> None:
     """Verify every chunk in the cache; bad ones are dropped, to be fetched again."""
-    found = verify(BlobCache(cache))
+    opened = BlobCache(cache)
+    total = sum(blob.ready_size for blob in inventory(opened))
+    counts, done = {True: 0, False: 0}, 0
+    with bar("verifying") as advance:
+        for chunk in checked(opened):
+            counts[chunk.intact] += 1
+            done += chunk.size
+            advance(done, total)
     if as_json:
-        print_json(found)
+        print_json({"verified": counts[True], "dropped": counts[False]})
     else:
-        click.echo(f"{found.verified} chunks are right, {found.dropped} were bad and are dropped")
-    ctx.exit(1 if found.dropped else 0)
+        click.echo(f"{counts[True]} chunks are right, {counts[False]} were bad and are dropped")
+    ctx.exit(1 if counts[False] else 0)

@@ -123,3 +123,18 @@ def test_bytes_in_use_stay_in_the_cache(naiad: Naiad, tree: Path, image: Path) -
     naiad.umount(mount)
     naiad.run("cache", "gc")
     assert naiad.json("cache", "ls", "--json") == []
+
+
+def test_rot_in_the_cache_is_found_and_mended(naiad: Naiad, tree: Path, image: Path) -> None:
+    mount = naiad.mount(image)
+    assert _same(tree, mount)
+    naiad.umount(mount)
+    (data,) = (naiad.cache / "blobs").glob("*.data")
+    with data.open("r+b") as file:
+        file.seek(1_500_000)
+        file.write(b"rotten")
+    done = naiad.run("cache", "verify", ok=False)
+    assert done.returncode == 1
+    assert "1 were bad and are dropped" in done.stdout
+    assert naiad.run("cache", "verify").stdout.endswith("0 were bad and are dropped\n")
+    assert _same(tree, naiad.mount(image))
