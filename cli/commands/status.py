@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -35,9 +35,7 @@ def command(mountpoint: Path | None, state: Path | None, as_json: bool) -> None:
     if as_json:
         print_json(found)
     elif mountpoint is not None:
-        print_facts(
-            (name.replace("_", " "), _shown(name, value)) for name, value in _flat(found[0])
-        )
+        _tell(found[0])
     elif found:
         head = ("mountpoint", "state", "image", "size", "ready", "origin")
         print_table(head, [_row(facts) for facts in found])
@@ -50,27 +48,30 @@ def _of(mountpoint: Path, state: Path | None) -> Facts:
         return {"mountpoint": str(mountpoint), "alive": True, "last_error": str(exc)}
 
 
-def _flat(facts: Facts, prefix: str = "") -> Iterator[tuple[str, object]]:
-    for name, value in facts.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name} ")
-        else:
-            yield f"{prefix}{name}", value
+def _tell(facts: Facts) -> None:
+    plain = ((name, value) for name, value in facts.items() if not isinstance(value, Mapping))
+    print_facts((name.replace("_", " "), _shown(name, value)) for name, value in plain if value)
+    rows = [
+        (name, tally["chunks"], human(tally["bytes"]), human(tally["stored_bytes"]))
+        for name, tally in _sources(facts).items()
+    ]
+    if rows:
+        print_table(("source", "chunks", "bytes", "as stored"), rows)
 
 
 def _shown(name: str, value: object) -> object:
-    counts_bytes = "bytes" in name or name.endswith("size")
+    counts_bytes = name.endswith(("_bytes", "size"))
     return human(value) if counts_bytes and isinstance(value, int) else value
 
 
-def _from_origin(facts: Facts) -> object:
+def _sources(facts: Facts) -> Mapping[str, Mapping[str, int]]:
     sources = facts.get("sources")
-    origin = sources.get("origin") if isinstance(sources, Mapping) else None
-    return origin.get("stored_bytes") if isinstance(origin, Mapping) else None
+    return sources if isinstance(sources, Mapping) else {}
 
 
 def _row(facts: Facts) -> tuple[object, ...]:
     alive = "mounted" if facts.get("alive") else "dead"
-    sizes = (facts.get("size"), facts.get("ready_bytes"), _from_origin(facts))
+    origin = _sources(facts).get("origin", {})
+    sizes = (facts.get("size"), facts.get("ready_bytes"), origin.get("stored_bytes"))
     shown = (human(size) if isinstance(size, int) else "?" for size in sizes)
     return (facts.get("mountpoint"), alive, facts.get("image", "?"), *shown)
