@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from chunkstore import Buffer
+from rafs import tarformat
 from rafs.errors import BadSource
+from rafs.tarformat import BLOCK, Member, Records
 
-from . import tarformat
 from .streams import Stream
-from .tarformat import BLOCK, Member, Records
 
 _EMPTY = bytes(BLOCK)
 

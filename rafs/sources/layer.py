@@ -25,10 +25,10 @@ from rafs import overlay
 from rafs.errors import BadSource
 from rafs.overlay import Folder, Layer
 from rafs.packer import Packer
+from rafs.tarformat import Member, Type, shown
 from rafs.tree import Node
 
 from .archive import Archive, file_chunks
-from .tarformat import Member, Type, shown
 from .xattrs import is_storable, left_out
 
 BATCH_BYTES, BATCH_PIECES = 1 << 20, 256

@@ -30,7 +30,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from urllib.parse import unquote_to_bytes
 
-from rafs.errors import BadSource
+from .errors import BadSource
 
 BLOCK = 512
 
@@ -85,7 +85,8 @@ class Member:
     """The stored data begins with the sparse map (pax format 1.0)."""
 
 
-Records = list[tuple[bytes, bytes]]
+Record = tuple[bytes, bytes]
+Records = list[Record]
 """Pax records in their order: format 0.0 of sparse files repeats keys."""
 
 
@@ -186,6 +187,14 @@ def parse_integer(text: bytes, where: str) -> int:
     return int(text)
 
 
+def xattr_keyword(name: bytes) -> bytes:
+    """Return the pax key of an xattr; GNU tar has it so that a key can hold no equals sign."""
+    return _XATTR + name.replace(b"%", b"%25").replace(b"=", b"%3D")
+
+
+_XATTR = b"SCHILY.xattr."
+
+
 def _checksum_fits(block: bytes) -> bool:
     """Add all bytes, with blanks in the checksum's place; some early tars added signed bytes."""
     field = block[148:156]
@@ -253,8 +262,9 @@ def _time(text: bytes | None, block: bytes, where: str) -> tuple[int, int]:
 def _xattrs(records: Records, where: str) -> dict[bytes, bytes]:
     found = {}
     for key, value in records:
-        if key.startswith(b"SCHILY.xattr."):
-            found[key[13:]] = value
+        if key.startswith(_XATTR):
+            name = key[len(_XATTR) :]
+            found[name.replace(b"%3D", b"=").replace(b"%25", b"%")] = value
         elif key.startswith(b"LIBARCHIVE.xattr."):
             name = unquote_to_bytes(key[17:])
             try:
