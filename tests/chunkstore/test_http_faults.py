@@ -13,6 +13,7 @@ from chunkstore import ChunkstoreError, Corrupt, Missing, Refused, Unreachable
 from chunkstore.http import Client, Deadlines
 from chunkstore.http.ranges import SKIPPED
 from chunkstore.origins.http import HttpOrigin
+from chunkstore.retrying import Retrying
 from fixtures.faulty import (
     Cut,
     Drip,
@@ -387,3 +388,31 @@ async def test_one_stalled_server_does_not_hold_up_another(
 async def _swallow(origin: HttpOrigin) -> None:
     with pytest.raises(Unreachable):
         await origin.read("a", 0, memoryview(bytearray(10)), _nothing)
+
+
+PASSING = [row[0] for row in WRONG if row[1] is Unreachable]
+
+
+@pytest.mark.parametrize(
+    "fault", [*PASSING, Stall(), Stall(after=70_000), Drip(size=1, every=1), Cut(after=70_000)]
+)
+async def test_asked_again_a_fault_that_passes_costs_time_and_no_bytes(
+    autojump_clock: trio.testing.MockClock, site: Site, fault: Fault
+) -> None:
+    site.server.plan[:] = [fault, Status(code=429, headers=(("Retry-After", "3"),)), fault]
+    again = Retrying(site.origin, deadline=10 * PATIENCE, patience=2 * PATIENCE)
+    await again.read("a", START, memoryview(site.into), site.arrived.append)
+    assert site.into == GOOD
+    assert site.arrived == sorted(site.arrived)
+
+
+async def test_asked_again_a_storm_that_does_not_pass_ends_at_the_deadline(
+    autojump_clock: trio.testing.MockClock, site: Site
+) -> None:
+    site.server.after = Status(code=503, headers=(("Retry-After", "2"),))
+    with pytest.raises(Unreachable, match="503"):
+        await Retrying(site.origin, deadline=PATIENCE).read(
+            "a", START, memoryview(site.into), site.arrived.append
+        )
+    assert trio.current_time() <= PATIENCE
+    assert len(site.server.asked) == PATIENCE / 2 + 1
