@@ -211,6 +211,9 @@ class V6Check:
 
     def _indexes(self, head: Head) -> int:
         """Check a file's chunk indexes; return where they end."""
+        unknown = head.union & ~(_RUN_BITS | erofs.CHUNK_INDEXES)
+        if head.layout == erofs.CHUNKED and unknown:
+            raise self._bad(head, f"chunk format {head.union:#x}")
         if not head.size:
             return head.data
         start = -(-head.data // INDEX.size) * INDEX.size
@@ -218,7 +221,7 @@ class V6Check:
         if stop > len(self._buffer):
             raise self._bad(head, f"a file of {head.size} bytes, for which there is no room")
         bits = (head.union & _RUN_BITS) - self._step_bits
-        if head.layout != erofs.CHUNKED or head.union & ~_RUN_BITS != erofs.CHUNK_INDEXES:
+        if head.layout != erofs.CHUNKED or not head.union & erofs.CHUNK_INDEXES:
             raise self._bad(head, f"layout {head.layout}, chunk format {head.union:#x}")
         if bits < 0:
             raise self._bad(head, f"chunk format {head.union:#x}, smaller than a chunk")
@@ -252,14 +255,28 @@ class V6Check:
         return blob + 1, block + self._step // BLOCK
 
     def _xattrs(self, head: Head) -> None:
+        """Check that the entries of a xattr body fill it to its last byte."""
         _, shared = erofs.XATTR_HEADER.unpack_from(self._buffer, head.body)
-        if shared and not self._facts.shared_xattrs:
-            raise self._bad(head, f"{shared} shared xattrs, the image has none")
-        if shared:
-            raise self._bad(head, "shared xattrs")
-        for name in self._image.xattrs(head.nid):
-            if len(name) > erofs.MAX_NAME:
-                raise self._bad(head, f"an xattr's name of {len(name)} bytes")
+        start = head.body + erofs.XATTR_HEADER.size
+        inline = start + shared * erofs.XATTR_SHARED.size
+        if inline > head.data or (shared and not self._facts.shared_xattrs):
+            raise self._bad(head, f"{shared} shared xattrs")
+        for (number,) in erofs.XATTR_SHARED.iter_unpack(self._buffer[start:inline]):
+            place = self._facts.shared_xattrs + number * erofs.XATTR_SHARED.size
+            self._xattr(place, len(self._buffer))
+        while inline < head.data:
+            inline = self._xattr(inline, head.data)
+
+    def _xattr(self, start: int, limit: int) -> int:
+        """Check a xattr entry; return where the next one starts."""
+        stop: int = start + erofs.XATTR_ENTRY.size
+        if stop <= limit:
+            size, number, value = erofs.XATTR_ENTRY.unpack_from(self._buffer, start)
+            prefix = erofs.prefix(number)
+            stop += -(-(size + value) // 4) * 4
+            if prefix is not None and len(prefix) + size <= erofs.MAX_NAME and stop <= limit:
+                return stop
+        raise erofs.bad("xattr", start, f"ends at byte {stop} of {limit}, or has no name")
 
     def _claim(self, name: str, start: int, stop: int) -> None:
         if not self._claims.take(start, stop):

@@ -114,6 +114,8 @@ _V6_FAULTS: list[tuple[str, Change, str]] = [
     ("blocks taken", _at(_inode(b"target") + 16, "<I", 1), "taken"),
     ("xattr units", _at(_inode(b"shared") + 2, "<H", 0xFFFF), "inode"),
     ("shared xattrs", _at(_inode(b"shared") + EXTENDED.size + 4, "<B", 1), "shared"),
+    ("xattr padding", lambda data: _cut_xattr(data), "or has no name"),
+    ("empty file", _at(_inode(b"deep/!before") + 16, "<I", 0x80), "chunk format 0x80"),
     ("prefetch", lambda data: _prefetch(data), "prefetch table at byte 0: inode 77777"),
 ]
 
@@ -123,6 +125,12 @@ def _twice(data: bytearray) -> None:
     data[DEVICE_OFFSET + 128 : DEVICE_OFFSET + 192] = name
     start = tables.unpack_super(data).blobs[0]
     data[start + 256 : start + 320] = name
+
+
+def _cut_xattr(data: bytearray) -> None:
+    """Turn the last xattr of a file into zeros, which the kernel does not take for padding."""
+    place = data.index(b"empty", _inode(b"shared")) - 4
+    data[place : place + 12] = bytes(12)
 
 
 def _prefetch(data: bytearray) -> None:
