@@ -4,5 +4,16 @@ from __future__ import annotations
 
 from .directory import DirectoryTarget
 from .draft import Draft, Piece, Target
+from .layout import LayoutShelf, layout_target
+from .oci import OciTarget, Shelf
 
-__all__ = ["DirectoryTarget", "Draft", "Piece", "Target"]
+__all__ = [
+    "DirectoryTarget",
+    "Draft",
+    "LayoutShelf",
+    "OciTarget",
+    "Piece",
+    "Shelf",
+    "Target",
+    "layout_target",
+]
