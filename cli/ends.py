@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -22,13 +23,14 @@ from rafs.sources.documents import Descriptor
 from rafs.sources.oci import OciSource
 from rafs.sources.source import Source
 from rafs.sources.tarball import TarSource
-from rafs.targets import DirectoryTarget, Target
+from rafs.targets import DirectoryTarget, OciTarget, Target, layout_target
 
 from .image import registry
 from .loop import background_loop
 from .names import split_layout
 from .oci import machine
 from .setup import Setup
+from .shelf import RegistryShelf
 from .stack import client_of
 
 
@@ -55,7 +57,17 @@ class Ends:
         return self._remote(_reference("SOURCE", text))
 
     def target(self, text: str) -> Target:
-        """Return what *text* names; raises UsageError."""
+        """Return what *text* names; a path is one with a slash or dot in front, or one that exists.
+
+        Raises UsageError.
+        """
+        if text.startswith("oci:"):
+            return layout_target(*split_layout(text))
+        if not _is_path(text):
+            token, client = self._connected()
+            named = registry(Reference.parse(text), client, plain_http=self._setup.plain_http)
+            work = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="naiad-build-"))
+            return OciTarget(RegistryShelf(named, token), Path(work))
         return DirectoryTarget(Path(text))
 
     def _remote(self, named: Reference) -> Source:
@@ -94,6 +106,16 @@ def ends(setup: Setup) -> Iterator[Ends]:
     """Yield what makes sources and targets."""
     with ExitStack() as stack:
         yield Ends(setup, stack)
+
+
+def _is_path(text: str) -> bool:
+    if text.startswith((".", "/")) or Path(text).is_dir():
+        return True
+    try:
+        Reference.parse(text)
+    except Malformed:
+        return True
+    return False
 
 
 def _reference(what: str, text: str) -> Reference:

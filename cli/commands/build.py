@@ -63,13 +63,14 @@ def command(
     """Build an image from a directory, tar or container image.
 
     SOURCE is a directory, a tar (also .gz or .zst; - is standard input), oci:DIR[:TAG], or an image
-    in a registry, HOST[:PORT]/REPO[:TAG]. TARGET is a directory, made if need be.
+    in a registry, HOST[:PORT]/REPO[:TAG]. TARGET is a directory, made if need be, oci:DIR[:TAG], or
+    a name in a registry.
 
     \b
     Examples:
       naiad build /opt/app ./image
       naiad build --codec zstd --prefetch-list first.txt app.tar.gz ./image
-      naiad build registry.example/app:2 ./image
+      naiad build registry.example/app:2 registry.example/app:2-lazy
       naiad build --chunk-dict ./image /opt/app-2 ./image-2
     """
     options = BuildOptions(dicts=open_all(dicts, setup), **how)

@@ -14,6 +14,7 @@ from cli.names import split_layout
 from cli.oci import unpack_bootstrap
 from fixtures.command import Naiad
 from fixtures.lazylayout import write_lazy_layout
+from fixtures.ocilayout import Layout
 from fixtures.registry import PASSWORD, USER, RealRegistry, running_registry
 from rafs import BadImage
 
@@ -144,3 +145,49 @@ def test_a_manifest_may_be_pinned(naiad: Naiad, layout: Path, registry: RealRegi
     done = naiad.run("inspect", "--plain-http", f"{registry.host}/app@sha256:{'0' * 64}", ok=False)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
+
+
+def _content(naiad: Naiad, *image: str | Path) -> tuple[object, ...]:
+    said = naiad.json("inspect", "--json", *image)
+    assert isinstance(said, dict)
+    assert naiad.run("check", "--data", *image).stdout == "no fault found\n"
+    return tuple(said[name] for name in ("bootstrap", "inodes", "size", "chunks"))
+
+
+def test_an_image_is_built_into_a_layout(
+    naiad: Naiad, tree: Path, image: Path, tmp_path: Path
+) -> None:
+    target = f"oci:{tmp_path / 'built'}:v1"
+    naiad.run("build", tree, target)
+    assert _content(naiad, target) == _content(naiad, image)
+
+
+@pytest.mark.real
+def test_an_image_is_built_into_a_registry(
+    naiad: Naiad, tree: Path, image: Path, registry: RealRegistry
+) -> None:
+    naiad.environment |= {"NAIAD_REGISTRY_USER": USER, "NAIAD_REGISTRY_PASSWORD": PASSWORD}
+    name = f"{registry.host}/built/app:v1"
+    naiad.run("build", "--plain-http", tree, name)
+    assert _content(naiad, "--plain-http", name) == _content(naiad, image)
+    (tree / "new").write_bytes(b"something new")
+    naiad.run("build", "--plain-http", "--chunk-dict", name, tree, f"{registry.host}/built/app:v2")
+    naiad.run("check", "--data", "--plain-http", f"{registry.host}/built/app:v2")
+
+
+@pytest.mark.real
+def test_an_ordinary_image_of_a_registry_is_built_into_a_lazy_one(
+    naiad: Naiad, tmp_path: Path, registry: RealRegistry
+) -> None:
+    naiad.environment |= {"NAIAD_REGISTRY_USER": USER, "NAIAD_REGISTRY_PASSWORD": PASSWORD}
+    ordinary = Layout(tmp_path / "ordinary")
+    lower, upper = _tar(("etc/motd", b"lower"), ("gone", b"x")), _tar((".wh.gone", b""))
+    ordinary.tag(ordinary.manifest([lower, upper]), "v1")
+    _push(registry, ordinary.folder, "ordinary:v1")
+    source, target = f"{registry.host}/ordinary:v1", f"{registry.host}/ordinary:lazy"
+    refused = naiad.run("inspect", "--plain-http", source, ok=False)
+    assert "an ordinary container image" in refused.stderr
+    naiad.run("build", "--plain-http", source, target)
+    found = naiad.json("inspect", "--json", "--plain-http", target)
+    assert isinstance(found, dict)
+    assert found["inodes"] == {"directory": 2, "file": 1}
