@@ -23,6 +23,7 @@ from chunkstore.scrub import scrub
 from chunkstore.stack import Counted
 from fusefs import vfs
 from fusefs.daemon import Wired
+from fusefs.vitals import Vitals
 from rafs import BadImage, Bootstrap, ci
 
 from .ahead import fetch_ahead
@@ -44,15 +45,18 @@ class Image:
 
 
 @asynccontextmanager
-async def opened(name: str, setup: Setup, pin: Digest | None = None) -> AsyncIterator[Image]:
+async def opened(
+    name: str, setup: Setup, pin: Digest | None = None, again: Digest | None = None
+) -> AsyncIterator[Image]:
     """Open the image that *name* names; its bootstrap must hash to *pin*.
 
-    Raises ChunkstoreError or RafsError.
+    *again* is the bootstrap that a daemon before this one served: that one and no newer is opened,
+    without asking the origin where it is kept. Raises ChunkstoreError or RafsError.
     """
     with client_of(setup) as client:
         place = find(name, client, plain_http=setup.plain_http)
         kept = _kept(setup)
-        bootstrap, digest = await _bootstrap(place, kept, pin)
+        bootstrap, digest = await _bootstrap(place, kept, pin, again)
         try:
             image = Image(name, bootstrap, digest, place.origin)
             await attach_lists(image)
@@ -63,10 +67,12 @@ async def opened(name: str, setup: Setup, pin: Digest | None = None) -> AsyncIte
 
 
 @asynccontextmanager
-async def wired(request: MountRequest) -> AsyncIterator[Wired]:
+async def wired(request: MountRequest, vitals: Vitals) -> AsyncIterator[Wired]:
     """Make what a mount's daemon serves, run its tasks, and take it down."""
+    again = Digest.parse(vitals.legacy.decode()) if vitals.legacy else None
     cache = BlobCache(request.setup.cache, limit=request.cache_limit)
-    async with opened(request.image, request.setup, request.pin) as image:
+    async with opened(request.image, request.setup, request.pin, again) as image:
+        vitals.legacy = str(image.digest).encode()
         store = _store(image, cache, request.setup.patience)
         async with trio.open_nursery() as nursery:
             await nursery.start(store.run)
@@ -156,9 +162,14 @@ def _kept(setup: Setup) -> Bootstraps:
 
 
 async def _bootstrap(
-    place: Place, kept: Bootstraps, pin: Digest | None
+    place: Place, kept: Bootstraps, pin: Digest | None, again: Digest | None = None
 ) -> tuple[Bootstrap, Digest]:
     """Return the bootstrap at *place* and its SHA-256, fetched only if it is not kept here."""
+    if again is not None:
+        found = await trio.to_thread.run_sync(kept.find, again, place.within)
+        if found is not None:
+            return found, again
+        pin = again
     promise = await place.promise()
     if _contradicts(promise.digest, pin):
         raise BadImage(f"the image's bootstrap is {promise.digest}, not {pin} as asked")

@@ -131,6 +131,16 @@ def test_request_and_reply_are_a_line_each() -> None:
     assert msgspec.json.decode(encode(Reply({"size": 1}))) == {"status": {"size": 1}}
 
 
+def test_legacy_outlives_the_daemon_that_left_it() -> None:
+    vitals = Vitals()
+    assert vitals.legacy == b""
+    vitals.legacy = b"sha256:abc"
+    vitals.begin(9.0)
+    assert vitals.legacy == b"sha256:abc"
+    with pytest.raises(ValueError, match="bytes"):
+        vitals.legacy = bytes(5000)
+
+
 def test_vitals_begin_anew_with_each_daemon() -> None:
     vitals = Vitals()
     vitals.words[0] += 3
