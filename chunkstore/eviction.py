@@ -76,7 +76,7 @@ class Eviction:
             return 0
         try:
             used = usage(self._cache.root)
-            return 0 if used <= limit - self._every else self._free(used - int(LOW_WATER * limit))
+            return 0 if used <= limit - self._every else self.free(used - int(LOW_WATER * limit))
         finally:
             self._cache.evicting.give()
 
@@ -90,7 +90,7 @@ class Eviction:
             return False
         with self._cache.evicting:
             ask = max(size, min(ROOM_ASKED, usage(self._cache.root) // 4))
-            if _available(self._cache.root) >= ask or self._free(ask) > 0:
+            if _available(self._cache.root) >= ask or self.free(ask) > 0:
                 return True
         self._barren_until = self._clock() + BARREN
         return False
@@ -100,7 +100,8 @@ class Eviction:
         with self._cache.evicting:
             return self._free_blobs(usage(self._cache.root) - limit)
 
-    def _free(self, size: int) -> int:
+    def free(self, size: int) -> int:
+        """Free *size* bytes if that is possible; the lock *evicting* is held."""
         freed = self._free_blobs(size)
         if freed < size:
             freed += self._free_chunks(size - freed)

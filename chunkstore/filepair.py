@@ -240,6 +240,7 @@ class FilePair:
     def _close_files(self) -> None:
         for fd in (self.data_fd, self._map_fd):
             if fd >= 0:
+                fcntl.flock(fd, fcntl.LOCK_UN)  # mmap keeps a duplicate, and the lock with it
                 os.close(fd)
         self.data_fd = self._map_fd = -1
 
