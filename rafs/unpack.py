@@ -1,225 +1,261 @@
-"""Unpack: an image's tree as files in a directory.
+"""unpack: from an image to files on a disk.
 
-Everything is made through descriptors of directories that the unpacking itself made, so no name in
-an image leads out of the destination. A directory gets its attributes when all in it is done.
+Everything is made in a scratch folder inside the destination and moved into place in the end, so a
+killed unpack leaves nothing that looks finished. Names are only ever made, never followed: files
+are created exclusively, in directories that this very run made. Attributes of directories are
+set last, from the deepest up, because making what is inside would change them, or be forbidden.
+
+What only root may do is left out for others, and said once at the end.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
-import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from pathlib import Path
 
+from chunkstore import Buffer
+
 from .bootstrap import Bootstrap
-from .errors import BadImage, BadSource
-from .filedata import FileData
-from .inode import Inode
-from .verify import ReadStored
+from .content import Place, Reader, data_regions, places, read_regions
+from .scratch import remove_leftovers, scratch
 
-Progress = Callable[[int], None]
-"""Told the bytes of files that were written since it was last told."""
+Advance = Callable[[int], None]
+"""Told how many bytes of files are done."""
 
-PREFIX = ".naiad-unpack-"
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_FORBIDDEN = (errno.EPERM, errno.EACCES, errno.ENOTSUP)
-
-
-@dataclass(slots=True)
-class Unpacked:
-    """What came of it."""
-
-    files: int = 0
-    size: int = 0
-    """Bytes of regular files."""
-    skipped: Counter[str] = field(default_factory=Counter)
-    """How often something could not be restored, by what it was."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Folder:
-    inode: Inode
-    path: bytes
-    descriptor: int
-    names: Iterator[tuple[bytes, int, int]]
+_FORBIDDEN = (errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOTSUP)
+"""What the kernel says of an owner, a device or an xattr that this user may not have, also in a
+user namespace that knows no such owner, or that the file system cannot hold."""
 
 
 def unpack(
-    bootstrap: Bootstrap, read: ReadStored, destination: Path, progress: Progress | None = None
-) -> Unpacked:
-    """Write the whole tree to *destination*, which must not exist or be an empty directory.
+    image: Bootstrap, reader: Reader, destination: Path, advance: Advance | None = None
+) -> list[str]:
+    """Make all of *image* at *destination*, a directory that is empty or not there yet.
 
-    It appears under its name when it is complete. Raises BadSource if the destination will not do,
-    BadImage, ChunkstoreError, OSError.
+    Returns what had to be left out, in words. Raises FileExistsError where something is in the
+    way, BadImage, ChunkstoreError, OSError; then nothing of it is left.
     """
-    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        raise BadSource(f"{destination}: exists and is no empty directory")
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=PREFIX, dir=destination.parent))
+    existed = destination.exists()
+    destination.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(destination)
+    if any(destination.iterdir()):
+        raise FileExistsError(errno.EEXIST, "the destination is not empty", str(destination))
+    left_out = LeftOut()
     try:
-        tree = scratch / "tree"
-        tree.mkdir(mode=0o700)
-        done = _Unpacking(bootstrap, read, progress or _quiet).run(tree)
-        tree.rename(destination)
-    finally:
-        _remove(scratch)
-    return done
+        with scratch(destination) as folder:
+            tree = folder / "tree"
+            tree.mkdir(0o700)
+            with _opened(tree) as top:
+                making = _Making(image, reader, top, left_out, advance or (lambda _: None))
+                making.run()
+                _move(top, destination)
+        with _opened(destination) as top:
+            making.finish(top)
+    except BaseException:
+        if not existed:
+            destination.rmdir()
+        raise
+    return left_out.words()
 
 
-class _Unpacking:
-    def __init__(self, bootstrap: Bootstrap, read: ReadStored, progress: Progress) -> None:
-        self._bootstrap = bootstrap
-        self._data = FileData(bootstrap, read)
-        self._progress = progress
-        self._done = Unpacked()
-        self._root = -1
-        self._linked: dict[int, bytes] = {}
-        self._entered: set[int] = set()
-        self._privileged = os.geteuid() == 0
+class LeftOut:
+    """Counts what could not be made, to say it once."""
 
-    def run(self, top: Path) -> Unpacked:
-        self._root = os.open(top, _DIRECTORY)
-        stack = [self._enter(self._bootstrap.inode(self._bootstrap.root), b"", os.dup(self._root))]
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+
+    def add(self, what: str) -> None:
+        """Note one of *what*."""
+        self._counts[what] = self._counts.get(what, 0) + 1
+
+    @contextmanager
+    def attempt(self, what: str) -> Iterator[None]:
+        """Note one of *what* if the kernel forbids it."""
         try:
-            while stack:
-                below = self._next(stack[-1])
-                if below is not None:
-                    stack.append(below)
-                else:
-                    folder = stack.pop()
-                    try:
-                        self._adorn(folder.inode, folder.descriptor)
-                    finally:
-                        os.close(folder.descriptor)
-        finally:
-            for folder in stack:
-                os.close(folder.descriptor)
-            os.close(self._root)
-        return self._done
-
-    def _enter(self, inode: Inode, path: bytes, descriptor: int) -> _Folder:
-        if inode.nid in self._entered:
-            os.close(descriptor)
-            raise BadImage(f"directory inode {inode.nid} is in the tree twice, at {path!r}")
-        self._entered.add(inode.nid)
-        return _Folder(inode, path, descriptor, self._bootstrap.scan(inode.nid, 0))
-
-    def _next(self, folder: _Folder) -> _Folder | None:
-        """Make the folder's entries up to its next directory, which is returned; None: no more."""
-        for name, nid, _ in folder.names:
-            if b"/" in name or name in (b"", b".", b".."):
-                raise BadImage(f"directory inode {folder.inode.nid} has a name {name!r}")
-            inode = self._bootstrap.inode(nid)
-            path = folder.path + b"/" + name if folder.path else name
-            self._done.files += 1
-            if stat.S_ISDIR(inode.mode):
-                os.mkdir(name, 0o700, dir_fd=folder.descriptor)
-                below = os.open(name, _DIRECTORY, dir_fd=folder.descriptor)
-                return self._enter(inode, path, below)
-            self._make(inode, name, path, folder.descriptor)
-        return None
-
-    def _make(self, inode: Inode, name: bytes, path: bytes, folder: int) -> None:
-        first = self._linked.get(inode.nid)
-        if first is not None:
-            os.link(first, name, src_dir_fd=self._root, dst_dir_fd=folder, follow_symlinks=False)
-            return
-        if inode.nlink > 1:
-            self._linked[inode.nid] = path
-        if stat.S_ISREG(inode.mode):
-            self._make_file(inode, name, folder)
-        elif stat.S_ISLNK(inode.mode):
-            os.symlink(self._bootstrap.target(inode.nid), name, dir_fd=folder)
-            self._adorn_special(inode, name, folder)
-        elif self._make_special(inode, name, folder):
-            self._adorn_special(inode, name, folder)
-
-    def _make_file(self, inode: Inode, name: bytes, folder: int) -> None:
-        descriptor = os.open(name, _NEW, 0o600, dir_fd=folder)
-        try:
-            for piece in self._data.pieces(inode.nid, inode.size):
-                if piece.chunk is not None:
-                    _write_all(descriptor, self._data.data(piece), piece.start)
-                self._progress(piece.size)
-            os.ftruncate(descriptor, inode.size)
-            self._done.size += inode.size
-            self._adorn(inode, descriptor)
-        finally:
-            os.close(descriptor)
-
-    def _make_special(self, inode: Inode, name: bytes, folder: int) -> bool:
-        try:
-            os.mknod(name, stat.S_IFMT(inode.mode) | 0o600, inode.rdev, dir_fd=folder)
+            yield
         except OSError as exc:
-            self._forgive(exc, "devices")
+            if exc.errno not in _FORBIDDEN:
+                raise
+            self.add(what)
+
+    def words(self) -> list[str]:
+        """Return what was left out."""
+        return [f"left out, not permitted here: {n} {what}" for what, n in self._counts.items()]
+
+
+class _Making:
+    """Makes files below the directory *top*."""
+
+    def __init__(
+        self, image: Bootstrap, reader: Reader, top: int, left_out: LeftOut, advance: Advance
+    ) -> None:
+        self._image = image
+        self._reader = reader
+        self._top = top
+        self._left_out = left_out
+        self._advance = advance
+        self._done = 0
+        self._outer: list[Place] = []
+        """The root and the directories in it, which cannot be moved once they are read-only."""
+        self._inner: list[Place] = []
+        self._absent: set[int] = set()
+
+    def run(self) -> None:
+        """Make everything, and give directories below the outer ones their attributes."""
+        for place in places(self._image):
+            if place.first is not None:
+                self._link(place)
+            else:
+                _MAKE[stat.S_IFMT(place.mode)](self, place)
+        for place in reversed(self._inner):
+            self._finish_folder(place, self._top)
+
+    def finish(self, top: int) -> None:
+        """Give the outer directories, which are below *top* now, their attributes."""
+        for place in reversed(self._outer):
+            self._finish_folder(place, top)
+
+    def folder(self, place: Place) -> None:
+        """Make a directory that nobody else can enter yet."""
+        if place.path:
+            os.mkdir(place.path, 0o700, dir_fd=self._top)
+        (self._inner if b"/" in place.path else self._outer).append(place)
+
+    def file(self, place: Place) -> None:
+        """Make a regular file with its data; what is but zeros becomes a hole."""
+        descriptor = os.open(place.path, _CREATE, 0o600, dir_fd=self._top)
+        try:
+            os.ftruncate(descriptor, place.size)
+            regions = list(data_regions(self._image, place))
+            for start, data in read_regions(self._image, place, regions, self._reader):
+                _write_all(descriptor, data, start)
+                self._done += len(data)
+                self._advance(self._done)
+            self._finish(place, descriptor)
+        finally:
+            os.close(descriptor)
+
+    def symlink(self, place: Place) -> None:
+        """Make a symlink."""
+        os.symlink(self._image.target(place.nid), place.path, dir_fd=self._top)
+        self._finish_nameless(place)
+
+    def special(self, place: Place) -> None:
+        """Make a device, fifo or socket."""
+        self._absent.add(place.nid)
+        with self._left_out.attempt("devices"):
+            os.mknod(place.path, stat.S_IFMT(place.mode) | 0o600, place.rdev, dir_fd=self._top)
+            self._absent.discard(place.nid)
+        if place.nid not in self._absent:
+            mode = self._finish_nameless(place)
+            os.chmod(place.path, mode, dir_fd=self._top)
+            _set_time(place, place.path, self._top)
+
+    def _link(self, place: Place) -> None:
+        if place.nid in self._absent:
+            self._left_out.add("devices")
+        elif place.first is not None:
+            at = {"src_dir_fd": self._top, "dst_dir_fd": self._top}
+            os.link(place.first, place.path, follow_symlinks=False, **at)
+
+    def _finish_folder(self, place: Place, top: int) -> None:
+        descriptor = os.open(place.path or b".", _FOLDER, dir_fd=top)
+        try:
+            self._finish(place, descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _finish(self, place: Place, descriptor: int) -> None:
+        """Set attributes of an open file, the owner first: that takes capabilities away."""
+        mode = stat.S_IMODE(place.mode)
+        if not self._own(place, os.fstat(descriptor), lambda: _chown(place, descriptor)):
+            mode &= ~(stat.S_ISUID | stat.S_ISGID)
+        for name, value in self._xattrs(place):
+            with self._left_out.attempt("xattrs"):
+                os.setxattr(descriptor, name, value)
+        os.fchmod(descriptor, mode)
+        os.utime(descriptor, ns=(_time(place), _time(place)))
+
+    def _finish_nameless(self, place: Place) -> int:
+        """Set attributes of what cannot be opened, and return the mode that is to be set."""
+        mode = stat.S_IMODE(place.mode)
+        status = os.stat(place.path, dir_fd=self._top, follow_symlinks=False)
+        if not self._own(place, status, lambda: _chown(place, place.path, self._top)):
+            mode &= ~(stat.S_ISUID | stat.S_ISGID)
+        path = b"/proc/self/fd/%d/%b" % (self._top, place.path)
+        for name, value in self._xattrs(place):
+            with self._left_out.attempt("xattrs"):
+                os.setxattr(path, name, value, follow_symlinks=False)
+        _set_time(place, place.path, self._top)
+        return mode
+
+    def _own(self, place: Place, status: os.stat_result, chown: Callable[[], None]) -> bool:
+        """Set the owner; say whether it is right now, as set-id bits mean nothing otherwise."""
+        if (status.st_uid, status.st_gid) == (place.uid, place.gid):
+            return True
+        try:
+            chown()
+        except OSError as exc:
+            if exc.errno not in _FORBIDDEN:
+                raise
+            self._left_out.add("owners")
             return False
         return True
 
-    def _adorn(self, inode: Inode, descriptor: int) -> None:
-        """Give an open file or directory its attributes: owner first, as it takes others away."""
-        if self._privileged:
-            os.chown(descriptor, inode.uid, inode.gid)
-        for name, value in self._xattrs(inode):
-            try:
-                os.setxattr(descriptor, name, value)
-            except OSError as exc:
-                self._forgive(exc, f"xattr {name.decode('utf-8', 'replace')}")
-        os.chmod(descriptor, stat.S_IMODE(inode.mode))
-        os.utime(descriptor, ns=_times(inode))
-
-    def _adorn_special(self, inode: Inode, name: bytes, folder: int) -> None:
-        path = b"/proc/self/fd/%d/%b" % (folder, name)
-        if self._privileged:
-            os.chown(path, inode.uid, inode.gid, follow_symlinks=False)
-        for attribute, value in self._xattrs(inode):
-            try:
-                os.setxattr(path, attribute, value, follow_symlinks=False)
-            except OSError as exc:
-                self._forgive(exc, f"xattr {attribute.decode('utf-8', 'replace')}")
-        if not stat.S_ISLNK(inode.mode):
-            Path(os.fsdecode(path)).chmod(stat.S_IMODE(inode.mode))
-        os.utime(path, ns=_times(inode), follow_symlinks=False)
-
-    def _xattrs(self, inode: Inode) -> list[tuple[bytes, bytes]]:
-        if not self._bootstrap.has_xattrs(inode.nid):
-            return []
-        return list(self._bootstrap.xattrs(inode.nid).items())
-
-    def _forgive(self, exc: OSError, what: str) -> None:
-        # Not everybody may make devices or set privileged attributes; what is left out is told.
-        if exc.errno not in _FORBIDDEN:
-            raise exc
-        self._done.skipped[what] += 1
+    def _xattrs(self, place: Place) -> Iterator[tuple[bytes, bytes]]:
+        if self._image.has_xattrs(place.nid):
+            yield from self._image.xattrs(place.nid).items()
 
 
-def _times(inode: Inode) -> tuple[int, int]:
-    moment = inode.mtime * 10**9 + inode.mtime_nsec
-    return moment, moment
+_MAKE: dict[int, Callable[[_Making, Place], None]] = {
+    stat.S_IFDIR: _Making.folder,
+    stat.S_IFREG: _Making.file,
+    stat.S_IFLNK: _Making.symlink,
+    stat.S_IFCHR: _Making.special,
+    stat.S_IFBLK: _Making.special,
+    stat.S_IFIFO: _Making.special,
+    stat.S_IFSOCK: _Making.special,
+}
 
 
-def _write_all(descriptor: int, data: memoryview | bytes | bytearray, start: int) -> None:
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _move(top: int, destination: Path) -> None:
+    for name in os.listdir(top):
+        os.rename(name, destination / name, src_dir_fd=top)
+
+
+def _chown(place: Place, file: int | bytes, top: int | None = None) -> None:
+    if isinstance(file, int):
+        os.fchown(file, place.uid, place.gid)
+    else:
+        os.chown(file, place.uid, place.gid, dir_fd=top, follow_symlinks=False)
+
+
+def _time(place: Place) -> int:
+    return place.mtime * 1_000_000_000 + place.mtime_nsec
+
+
+def _set_time(place: Place, path: bytes, top: int) -> None:
+    os.utime(path, ns=(_time(place), _time(place)), dir_fd=top, follow_symlinks=False)
+
+
+def _write_all(descriptor: int, data: Buffer, start: int) -> None:
     view = memoryview(data)
     while view:
-        count = os.pwrite(descriptor, view, start)
-        view, start = view[count:], start + count
-
-
-def _remove(scratch: Path) -> None:
-    # A killed or failed unpacking may leave directories that nobody may write to.
-    def unlock(_: object, path: str, __: object) -> None:
-        Path(path).parent.chmod(0o700)
-
-    if (scratch / "tree").exists():
-        shutil.rmtree(scratch / "tree", onerror=unlock)
-    shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _quiet(_: int) -> None:
-    pass
+        written = os.pwrite(descriptor, view, start)
+        view, start = view[written:], start + written
