@@ -162,11 +162,17 @@ def _vanishes(folder: Folder, alive: bool) -> bool:
 
 
 def mounts(state: Path | None = None) -> Iterator[MountState]:
-    """Return this user's mounts, the dead ones too."""
+    """Yield this user's mounts, the dead ones too; what is left of others is removed."""
     for folder in StateRoot(state).folders():
         record = folder.read()
-        if record is not None:
-            yield _state(folder, record)
+        if record is None:
+            continue
+        found = _state(folder, record)
+        mounted = topmost(found.mountpoint)
+        if found.alive or (mounted is not None and mounted.kind == KIND):
+            yield found
+        else:
+            folder.remove()
 
 
 def _state(folder: Folder, record: Record) -> MountState:

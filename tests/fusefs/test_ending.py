@@ -196,8 +196,32 @@ def test_foreground_mount_ends_on_its_signal(tmp_path: Path, image: Path) -> Non
     _assert_nothing_left(Mount(place, tmp_path / "state"))
 
 
-def test_mounts_without_a_mount_are_forgotten(tmp_path: Path) -> None:
-    assert list(mounts(tmp_path / "never")) == []
+def test_interrupted_start_leaves_nothing(tmp_path: Path, image: Path) -> None:
+    place, state = tmp_path / "mount", tmp_path / "state"
+    place.mkdir()
+    words = ["--fault", "never", str(place), str(state), str(image)]
+    program = subprocess.Popen(
+        [sys.executable, "-m", "fixtures.mounting", *words],
+        cwd=Path(__file__).parents[2],
+        stderr=subprocess.DEVNULL,
+    )
+    made = Mount(place, state)
+    until(lambda: made.mounted)
+    program.send_signal(signal.SIGINT)
+    assert program.wait(SOON) != 0
+    until(lambda: not any(state.glob("*/control")), SOON)
+    _assert_nothing_left(made)
+
+
+def test_state_without_a_mount_is_forgotten(mounted: Mount) -> None:
+    assert list(mounts(mounted.state / "never")) == []
+    for pid in (mounted.supervisor, mounted.daemon):
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: mounted.status()["alive"] is False)
+    subprocess.run(["umount", "-l", mounted.path], check=True)
+    assert any(mounted.state.glob("*/mount.json"))
+    assert list(mounts(mounted.state)) == []
+    assert not any(mounted.state.glob("*/mount.json"))
 
 
 @pytest.fixture

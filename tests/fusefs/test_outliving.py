@@ -7,6 +7,7 @@ import os
 import random
 import select
 import signal
+import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -98,6 +99,21 @@ def test_daemon_that_answers_no_more_is_replaced(tmp_path: Path, image: Path) ->
         assert (made.path / "poison").read_bytes() == FATAL
         assert mark.exists()
         assert "did not answer" in str(made.status()["last_death"])
+
+
+@needs_resend
+def test_dead_daemon_that_cannot_be_reaped_is_replaced_all_the_same(
+    tmp_path: Path, image: Path
+) -> None:
+    with mount(tmp_path, image, options=("--fault", "stuck")) as made:
+        pid = made.daemon
+        reader = subprocess.Popen(["cat", made.path / "poison"], stdout=subprocess.PIPE)
+        until(lambda: int(str(made.status()["waiting_reads"])) >= 2)
+        os.kill(pid, signal.SIGKILL)
+        said, _ = reader.communicate(timeout=20)
+        assert said == FATAL
+        assert made.status()["restarts"] == 1
+        until(lambda: not Path(f"/proc/{pid}").exists())
 
 
 def test_without_resend_a_death_costs_open_files_and_the_mount_is_made_anew(
