@@ -127,10 +127,7 @@ class Eviction:
             for file in files:
                 if freed < size and (left := _left_over(file)):
                     freed += file.evict(left, PATIENCE)
-            for file, indices in _least_used(files):
-                if freed >= size:
-                    break
-                freed += file.evict(indices, PATIENCE)
+            freed += _punch(files, size - freed)
             for file in files:
                 file.map.age()
         finally:
@@ -204,6 +201,23 @@ def idle(place: Place) -> bool:
         os.close(fd)
 
 
+def _punch(files: list[CacheFile], size: int) -> int:
+    """Evict the least used chunks, those of one file together; return the bytes freed."""
+    freed = together = 0
+    batch: list[int] = []
+    chunks = _least_used(files)
+    entry = next(chunks, None)
+    while entry is not None and freed < size:
+        file, index, chunk_size = entry
+        batch.append(index)
+        together += chunk_size
+        entry = next(chunks, None)
+        if entry is None or entry[0] is not file or together >= min(BATCH, size - freed):
+            freed += file.evict(batch, PATIENCE)
+            batch, together = [], 0
+    return freed
+
+
 def _left_over(file: CacheFile) -> list[int]:
     """Return the slots whose bytes an interrupted eviction or write left behind."""
     return [
@@ -213,25 +227,14 @@ def _left_over(file: CacheFile) -> list[int]:
     ]
 
 
-def _least_used(files: list[CacheFile]) -> Iterator[tuple[CacheFile, list[int]]]:
-    """Yield batches of ready chunks, the least used of all files first."""
-    levels = sorted({level for file in files for level in set(file.map.uses.tobytes())})
-    for level in levels:
-        for file in files:
-            yield from ((file, batch) for batch in _batches(file, level))
-
-
-def _batches(file: CacheFile, level: int) -> Iterator[list[int]]:
-    uses, batch, size = file.map.uses.tobytes(), [], 0
-    index = uses.find(level)
-    while index >= 0:
-        record = file.map.record(index)
-        if record is not None and file.map.states[index] in (READY, UNVERIFIED):
-            batch.append(index)
-            size += record.size
-        if size >= BATCH:
-            yield batch
-            batch, size = [], 0
-        index = uses.find(level, index + 1)
-    if batch:
-        yield batch
+def _least_used(files: list[CacheFile]) -> Iterator[tuple[CacheFile, int, int]]:
+    """Yield the ready chunks with their sizes, the least used of all files first."""
+    uses = [(file, file.map.uses.tobytes()) for file in files]
+    for level in sorted(set().union(*(set(of_file) for _, of_file in uses))):
+        for file, of_file in uses:
+            index = of_file.find(level)
+            while index >= 0:
+                record = file.map.record(index)
+                if record is not None and file.map.states[index] in (READY, UNVERIFIED):
+                    yield file, index, record.size
+                index = of_file.find(level, index + 1)

@@ -65,6 +65,7 @@ class Shelf:
                 if len(self._known) >= _REMEMBERED:
                     self._known.clear()
                 self._known[index] = (chunk, file)
+                file.map.uses[index] = IN_USE
                 return file
         return None
 
