@@ -182,7 +182,9 @@ def _check_tables(facts: Superblock, size: int) -> None:
 
 def _only(names: dict[_T, int], flags: int, what: str) -> _T:
     found = [name for name, flag in names.items() if flags & flag]
-    if len(found) != 1:
+    if not found:
+        raise Unsupported(f"superblock at byte 16: no {what} in {flags:#x}, an old variant of v5")
+    if len(found) > 1:
         raise bad("superblock", 16, f"{len(found)} {what} flags in {flags:#x}")
     return found[0]
 

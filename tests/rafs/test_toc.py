@@ -98,6 +98,12 @@ def test_the_contents_are_listed() -> None:
     assert listed[1].codec is Codec.ZSTD
 
 
+def test_a_wrong_place_for_the_data_harms_nobody() -> None:
+    data = bytearray(with_bootstrap(_BLOB, _BOOTSTRAP))
+    struct.pack_into("<Q", data, len(data) - 512 - 256 + 56, len(data))
+    assert _found(bytes(data)) == _BOOTSTRAP
+
+
 _ENTRY = -512 - 128
 """Where the entry of ``image.boot`` starts, from the end."""
 
