@@ -50,15 +50,16 @@ class Retrying:
             failure = await attempt.read(blob_id, start, into)
             if failure is None:
                 return
+            if not isinstance(failure, Unreachable) or isinstance(failure, Refused):
+                raise failure
             came, done = attempt.done - done, attempt.done
             if came:
                 moved = trio.current_time()
             if came >= WORTH_GOING_ON:
                 pause = FIRST_PAUSE
                 continue
-            wait = _wait_asked_for(failure) or self._uniform(pause / 2, pause)
-            late = trio.current_time() + wait > moved + self._deadline
-            if late or not isinstance(failure, Unreachable) or isinstance(failure, Refused):
+            wait = failure.retry_after or self._uniform(pause / 2, pause)
+            if trio.current_time() + wait > moved + self._deadline:
                 raise failure
             await trio.sleep(wait)
             pause = min(2 * pause, LONGEST_PAUSE)
@@ -97,7 +98,3 @@ class _Attempt:
         self.done = self._from + count
         self._scope.deadline = trio.current_time() + self._patience
         self._arrived(self.done)
-
-
-def _wait_asked_for(failure: ChunkstoreError) -> float | None:
-    return failure.retry_after if isinstance(failure, Unreachable) else None
