@@ -10,9 +10,9 @@ from pathlib import Path
 
 import click
 
-from chunkstore import Algorithm, Digest, Malformed
+from chunkstore import Algorithm, Codec, Digest, Malformed
 
-from .setup import Setup
+from .setup import Prefetch, Setup
 
 _BINARY = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(i?b|bit)?(?:/s|ps)?", re.IGNORECASE)
@@ -70,7 +70,13 @@ class _Parsed(click.ParamType[object]):
             self.fail(f"{value!r} is no {self.name.lower()} such as {self._example}", param, ctx)
 
 
+def parse_chunk_size(text: str) -> int | None:
+    """Return a size, or None for ``auto``."""
+    return None if text == "auto" else parse_size(text)
+
+
 SIZE = _Parsed("SIZE", parse_size, "50GiB")
+CHUNK_SIZE = _Parsed("CHUNK SIZE", parse_chunk_size, "auto or 1MiB")
 DURATION = _Parsed("DURATION", parse_duration, "30s")
 DIGEST = _Parsed("DIGEST", parse_pin, "sha256: and 64 hexadecimal digits")
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -90,6 +96,36 @@ cache_option = click.option(
     envvar="NAIAD_CACHE",
     default=default_cache,
     help="The blob cache.  [default: /var/cache/naiad, or ~/.cache/naiad without root]",
+)
+
+codec_option = click.option(
+    "--codec",
+    type=click.Choice(["lz4", "zstd", "none"]),
+    default="lz4",
+    show_default=True,
+    callback=lambda ctx, param, value: Codec[value.upper()],
+    help="Left out for chunks that it saves less than 3 % of.",
+)
+
+cache_limit_option = click.option(
+    "--cache-limit", type=SIZE, help="What the whole cache may take on the disk."
+)
+
+prefetch_option = click.option(
+    "--prefetch",
+    type=click.Choice([mode.value for mode in Prefetch]),
+    default=Prefetch.LIST.value,
+    show_default=True,
+    callback=lambda ctx, param, value: Prefetch(value),
+    help="Fetch ahead nothing, all of it, or what the image lists.",
+)
+
+read_deadline_option = click.option(
+    "--read-deadline",
+    type=DURATION,
+    default="30s",
+    show_default=True,
+    help="A read fails after so long without progress.",
 )
 
 digest_option = click.option(

@@ -5,14 +5,16 @@ IMAGE text → place → bootstrap, checked and kept → origin → chunks → c
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import trio
 
-from chunkstore import Buffer, Digest, Origin, SizedOrigin
+from chunkstore import Buffer, Digest, Origin, Refused, Unreachable
 from chunkstore.blobcache import BlobCache
 from chunkstore.http import Client, Deadlines, Proxies
 from chunkstore.imagestore import ImageStore
@@ -32,6 +34,16 @@ from .image import find
 from .places import Place, ignore
 from .setup import MountRequest, Setup
 
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_PAUSES = (0.2, 1.0, 3.0)
+"""Seconds before metadata is asked for again: a person waits for it."""
+
+_LONGEST_PAUSE = 10.0
+"""Seconds that an origin may ask for at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Image:
@@ -41,7 +53,8 @@ class Image:
     bootstrap: Bootstrap
     digest: Digest
     """SHA-256 of its bootstrap."""
-    origin: SizedOrigin
+    origin: Origin
+    """Asked again until nothing has come for as long as the setup says."""
 
 
 @asynccontextmanager
@@ -58,7 +71,8 @@ async def opened(
         kept = _kept(setup)
         bootstrap, digest = await _bootstrap(place, kept, pin, again)
         try:
-            image = Image(name, bootstrap, digest, place.origin)
+            origin = Retrying(place.origin, deadline=setup.patience)
+            image = Image(name, bootstrap, digest, origin)
             await attach_lists(image)
             yield image
         finally:
@@ -86,9 +100,9 @@ async def wired(request: MountRequest, vitals: Vitals) -> AsyncIterator[Wired]:
 
 
 def _store(image: Image, cache: BlobCache, deadline: float) -> ImageStore:
-    """Stack what an image is read from: cache, then origin, tried again while *deadline* lasts."""
+    """Stack what an image is read from: cache, then origin."""
     pulse, ledger = Pulse(), Ledger()
-    origin = OriginChunks(Retrying(image.origin, deadline=deadline), pulse=pulse, ledger=ledger)
+    origin = OriginChunks(image.origin, pulse=pulse, ledger=ledger)
     source = Counted(origin, "origin", ledger)
     return ImageStore(
         cache, source, owner=image.digest, deadline=deadline, pulse=pulse, ledger=ledger
@@ -165,12 +179,12 @@ async def _bootstrap(
     place: Place, kept: Bootstraps, pin: Digest | None, again: Digest | None = None
 ) -> tuple[Bootstrap, Digest]:
     """Return the bootstrap at *place* and its SHA-256, fetched only if it is not kept here."""
-    if again is not None:
-        found = await trio.to_thread.run_sync(kept.find, again, place.within)
+    pin = again or pin
+    if pin is not None:
+        found = await trio.to_thread.run_sync(kept.find, pin, place.within)
         if found is not None:
-            return found, again
-        pin = again
-    promise = await place.promise()
+            return found, pin
+    promise = await _patiently(place.promise)
     if _contradicts(promise.digest, pin):
         raise BadImage(f"the image's bootstrap is {promise.digest}, not {pin} as asked")
     wanted = pin or promise.digest or (promise.packed and kept.packed_as(promise.packed))
@@ -187,13 +201,29 @@ def _contradicts(promised: Digest | None, pin: Digest | None) -> bool:
     return promised.algorithm is pin.algorithm and promised != pin
 
 
+async def _patiently(work: Callable[[], Awaitable[T]]) -> T:
+    """Do *work* again when the origin could not be reached, a few times."""
+    for pause in _PAUSES:
+        try:
+            return await work()
+        except Refused:
+            raise
+        except Unreachable as exc:
+            logger.info("origin is asked again seconds=%.1f reason=%s", pause, exc)
+            await trio.sleep(min(exc.retry_after or pause, _LONGEST_PAUSE))
+    return await work()
+
+
 async def _fetched(
     place: Place, kept: Bootstraps, wanted: Digest | None, packed: Digest | None
 ) -> tuple[Bootstrap, Digest]:
-    with kept.arriving() as (file, path):
-        await place.fetch(file)
-        file.flush()
-        digest = await trio.to_thread.run_sync(kept.keep, path, wanted)
+    async def fetch() -> Digest:
+        with kept.arriving() as (file, path):
+            await place.fetch(file)
+            file.flush()
+            return await trio.to_thread.run_sync(kept.keep, path, wanted)
+
+    digest = await _patiently(fetch)
     if packed is not None:
         kept.remember(packed, digest)
     bootstrap = await trio.to_thread.run_sync(kept.find, digest, place.within)

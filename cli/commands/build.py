@@ -9,14 +9,12 @@ import click
 
 from chunkstore import Codec
 from cli.ends import ends
-from cli.options import SIZE, json_option, setup_options
+from cli.options import CHUNK_SIZE, codec_option, json_option, setup_options
 from cli.output import human, print_facts, print_json
 from cli.progress import bar
 from cli.setup import Setup
 from cli.stack import open_all
 from rafs.builder import BuildOptions, BuildResult, build
-
-_CODECS = {"lz4": Codec.LZ4, "zstd": Codec.ZSTD, "none": Codec.NONE}
 
 
 class _How(TypedDict):
@@ -24,14 +22,6 @@ class _How(TypedDict):
     codec: Codec
     prefetch: tuple[bytes, ...]
     threads: int | None
-
-
-def _chunk_size(ctx: click.Context, param: click.Parameter, value: str) -> object:
-    return None if value == "auto" else SIZE.convert(value, param, ctx)
-
-
-def _codec(ctx: click.Context, param: click.Parameter, value: str) -> Codec:
-    return _CODECS[value]
 
 
 def _paths(ctx: click.Context, param: click.Parameter, file: Path | None) -> tuple[bytes, ...]:
@@ -45,8 +35,8 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.command()
 @click.argument("source")
 @click.argument("target")
-@click.option("--chunk-size", default="auto", callback=_chunk_size, help="auto, or 4KiB to 16MiB.")
-@click.option("--codec", type=click.Choice(list(_CODECS)), default="lz4", callback=_codec)
+@click.option("--chunk-size", type=CHUNK_SIZE, default="auto", help="auto, or 4KiB to 16MiB.")
+@codec_option
 @click.option("--chunk-dict", "dicts", multiple=True, metavar="IMAGE", help="Its chunks are used.")
 @click.option("--prefetch-list", "prefetch", type=_FILE, callback=_paths, help="Paths, one a line.")
 @click.option("--threads", type=click.IntRange(min=1), help="[default: one per core]")

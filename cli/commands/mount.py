@@ -17,7 +17,15 @@ import click
 from chunkstore import Digest
 from cli.logs import to_file
 from cli.names import absolute, shown
-from cli.options import DURATION, FOLDER, SIZE, digest_option, setup_options, state_option
+from cli.options import (
+    FOLDER,
+    cache_limit_option,
+    digest_option,
+    prefetch_option,
+    read_deadline_option,
+    setup_options,
+    state_option,
+)
 from cli.setup import MountRequest, Prefetch, Setup
 from fusefs.keeper import MountSpec
 from fusefs.mount import run_mount
@@ -27,7 +35,7 @@ from fusefs.supervisor import Handoff
 class _Told(TypedDict):
     driver: str
     cache_limit: int | None
-    prefetch: str
+    prefetch: Prefetch
     read_deadline: float
     options: tuple[str, ...]
     foreground: bool
@@ -40,21 +48,9 @@ class _Told(TypedDict):
 @click.argument("image")
 @click.argument("mountpoint", type=FOLDER)
 @click.option("--driver", type=click.Choice(["auto", "fuse"]), default="auto", show_default=True)
-@click.option("--cache-limit", type=SIZE, help="What the whole cache may take.")
-@click.option(
-    "--prefetch",
-    type=click.Choice([mode.value for mode in Prefetch]),
-    default=Prefetch.LIST.value,
-    show_default=True,
-    help="Fetch ahead nothing, all of it, or what the image lists.",
-)
-@click.option(
-    "--read-deadline",
-    type=DURATION,
-    default="30s",
-    show_default=True,
-    help="A read fails after so long without progress.",
-)
+@cache_limit_option
+@prefetch_option
+@read_deadline_option
 @click.option("-o", "options", multiple=True, metavar="OPTIONS", help="suid, dev, noexec, …")
 @click.option("--foreground", is_flag=True, help="Stay, and log to stderr.")
 @digest_option
@@ -86,7 +82,7 @@ def command(ctx: click.Context, image: str, mountpoint: Path, **told: Unpack[_To
         setup=replace(told["setup"], patience=told["read_deadline"]),
         pin=told["digest"],
         cache_limit=told["cache_limit"],
-        prefetch=Prefetch(told["prefetch"]),
+        prefetch=told["prefetch"],
     )
     run_mount(spec, lambda handoff: _daemon(handoff, request))
 
