@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from chunkstore import Buffer
@@ -77,31 +77,38 @@ class Read:
 
 def read_files(parts: Sequence[Files], rules: Rules, attributes: Attributes) -> Read:
     """Read the files of *parts*, none of more than a chunk; raises BadSource, naming one."""
-    pieces: list[Buffer] = []
     xattrs: dict[int, Found] = {}
+    return Read(pack(_pieces(parts, attributes, xattrs), rules), xattrs)
+
+
+def _pieces(
+    parts: Sequence[Files], attributes: Attributes, xattrs: dict[int, Found]
+) -> Iterator[Buffer]:
+    """Yield the data of files that have some, and note in *xattrs* who has those.
+
+    Each is packed before the next one is read, while the processor has it at hand.
+    """
     first = 0
     for files in parts:
-        number = 0
         descriptors: list[int] = []
         try:
             _open_all(files, descriptors)
             for number, descriptor in enumerate(descriptors):
-                data = os.read(descriptor, files.sizes[number] + 1)
+                try:
+                    data = os.read(descriptor, files.sizes[number] + 1)
+                    if found := attributes.of(descriptor):
+                        xattrs[first + number] = found
+                    files.check(number, descriptor)
+                except OSError as exc:
+                    raise failed(files.path(number), exc) from exc
                 if len(data) != files.sizes[number]:
                     raise files.changed(number)
-                if found := attributes.of(descriptor):
-                    xattrs[first + number] = found
-                files.check(number, descriptor)
                 if data:
-                    pieces.append(data)
-        except OSError as exc:
-            number = max(number, min(len(descriptors), len(files.names) - 1))
-            raise failed(files.path(number), exc) from exc
+                    yield data
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
         first += len(files.names)
-    return Read(pack(pieces, rules), xattrs)
 
 
 def read_span(files: Files, span: range, rules: Rules) -> Packed:
@@ -139,14 +146,20 @@ def _open_all(files: Files, descriptors: list[int]) -> None:
 
     On a tree that no cache knows this took a third off a whole build.
     """
-    folder = os.open(files.folder, FOLDER)
+    path = files.folder
     try:
-        for name in files.names:
-            descriptor = os.open(name, FILE, dir_fd=folder)
-            descriptors.append(descriptor)
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
-    finally:
-        os.close(folder)
+        folder = os.open(path, FOLDER)
+        try:
+            for name in files.names:
+                path = name
+                descriptor = os.open(name, FILE, dir_fd=folder)
+                descriptors.append(descriptor)
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
+        finally:
+            os.close(folder)
+    except OSError as exc:
+        named = path if path is files.folder else files.folder + b"/" + path
+        raise failed(named, exc) from exc
 
 
 _ALL = (1 << 64) - 1
