@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import click
@@ -9,21 +11,23 @@ import trio
 
 from chunkstore import Digest
 from cli.options import digest_option, setup_options
-from cli.output import human
 from cli.progress import Advance, bar
 from cli.setup import Setup
 from cli.stack import Image, opened, reader
-from rafs.unpack import Unpacked, unpack
-from rafs.verify import ReadStored
+from rafs.content import Reader
+from rafs.storedreader import StoredReader
+from rafs.unpack import Advance as Told
+from rafs.unpack import unpack
+from rafs.untar import unpack_tar
 
 
 @click.command()
 @click.argument("image")
-@click.argument("dest", type=click.Path(path_type=Path))
+@click.argument("dest", type=click.Path(path_type=Path, allow_dash=True))
 @setup_options
 @digest_option
 def command(image: str, dest: Path, setup: Setup, digest: Digest | None) -> None:
-    """Write an image's files to a directory, or to a tar.
+    """Write an image's files to a directory or a tar.
 
     DEST ending in .tar is a tar, - a tar on standard output, anything else a new or empty
     directory. Every chunk is verified; what this user may not restore is told once.
@@ -35,26 +39,37 @@ def command(image: str, dest: Path, setup: Setup, digest: Digest | None) -> None
       naiad unpack ./image - | tar -tv
     """
 
-    async def work() -> Unpacked:
+    async def work() -> list[str]:
         async with opened(image, setup, digest) as found:
+            stored = StoredReader(reader(found.origin))
             with bar("unpacking") as advance:
-                return await trio.to_thread.run_sync(
-                    _unpack, found, reader(found.origin), dest, advance
-                )
+                return await trio.to_thread.run_sync(_unpack, found, stored, dest, advance)
 
-    done = trio.run(work)
-    for what, count in sorted(done.skipped.items()):
-        click.echo(f"naiad: left out, not permitted here: {what} ({count}x)", err=True)
-    click.echo(f"{done.files} names, {human(done.size)}", err=True)
+    for word in trio.run(work):
+        click.echo(f"naiad: {word}", err=True)
 
 
-def _unpack(image: Image, read: ReadStored, dest: Path, advance: Advance) -> Unpacked:
+def _unpack(image: Image, read: Reader, dest: Path, advance: Advance) -> list[str]:
     total = sum(blob.size for blob in image.bootstrap.blobs)
-    done = 0
 
-    def progress(size: int) -> None:
-        nonlocal done
-        done += size
-        advance(done, total)
+    def progress(done: int) -> None:
+        advance(min(done, total), total)
 
+    if str(dest) == "-":
+        return unpack_tar(image.bootstrap, read, sys.stdout.buffer.write, progress)
+    if dest.suffix == ".tar":
+        return _to_tar(image, read, dest, progress)
     return unpack(image.bootstrap, read, dest, progress)
+
+
+def _to_tar(image: Image, read: Reader, dest: Path, progress: Told) -> list[str]:
+    unfinished = dest.with_name(f".{dest.name}.{os.getpid()}")
+    try:
+        with unfinished.open("xb", buffering=1 << 20) as out:
+            left_out = unpack_tar(image.bootstrap, read, out.write, progress)
+            out.flush()
+            os.fsync(out.fileno())
+        unfinished.replace(dest)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return left_out
