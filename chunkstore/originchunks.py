@@ -77,7 +77,7 @@ class OriginChunks:
         """Read one range and deliver its chunks; return what went wrong."""
         size = span.stop - span.start
         buffer = self._borrow(size)
-        arrival = _Arrival(self._pulse)
+        arrival = _Arrival(self._pulse, self._ledger)
         failures: list[ChunkstoreError] = []
         try:
             with memoryview(buffer)[:size] as view:
@@ -90,7 +90,7 @@ class OriginChunks:
                         with view[unit.start - span.start : unit.stop - span.start] as stored:
                             await self._deliver(unit, stored, deliver, failures)
         finally:
-            self._ledger.add("origin", stored_size=arrival.count, failures=bool(failures))
+            self._ledger.add("origin", failures=bool(failures))
             if len(buffer) == self._span_size and len(self._kept) < self._width:
                 self._kept.append(buffer)
         return failures
@@ -136,7 +136,8 @@ class OriginChunks:
 class _Arrival:
     """How far a range has come, told by an origin and waited for by one task."""
 
-    def __init__(self, pulse: Pulse) -> None:
+    def __init__(self, pulse: Pulse, ledger: Ledger) -> None:
+        self._ledger = ledger
         self.count = 0
         self.failure: ChunkstoreError | None = None
         self._ended = False
@@ -145,6 +146,7 @@ class _Arrival:
         self._pulse = pulse
 
     def tell(self, count: int) -> None:
+        self._ledger.add("origin", stored_size=count - self.count)
         self.count = count
         self._pulse.beat(trio.current_time())
         if count >= self._awaited:
