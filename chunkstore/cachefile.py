@@ -192,6 +192,7 @@ class CacheFile:
 
     def close(self) -> None:
         """Close the files; may wait for the disk."""
+        self.lease.close()
         self._pair.close()
 
     def _write(self, chunk: Chunk, data: Buffer) -> None:

@@ -108,6 +108,13 @@ class Eviction:
         logger.info("evicted freed=%d asked=%d", freed, size)
         return freed
 
+    def _reopen(self, place: Place) -> CacheFile | None:
+        try:
+            return self._cache.reopen(place)
+        except OSError as exc:
+            logger.info("cannot be opened blob=%s reason=%s", place.name, exc.strerror)
+            return None
+
     def _free_blobs(self, size: int) -> int:
         freed = 0
         for place in by_last_use(self._cache):
@@ -118,11 +125,7 @@ class Eviction:
 
     def _free_chunks(self, size: int) -> int:
         freed = 0
-        files = [
-            file
-            for place in self._cache.places()
-            if (file := self._cache.reopen(place)) is not None
-        ]
+        files = [file for place in self._cache.places() if (file := self._reopen(place))]
         try:
             for file in files:
                 if freed < size and (left := _left_over(file)):

@@ -129,11 +129,15 @@ class FilePair:
 
     def close(self) -> None:
         """Close the files; the last user of a little-written blob leaves it synced and clean."""
-        if self.soiled and self.written <= SYNCED_AT_CLOSE and self._alone():
-            self._sync()
-            with self.lock:
-                self._leave_clean()
-        self._close_files()
+        try:
+            if self.soiled and self.written <= SYNCED_AT_CLOSE and self._alone():
+                self._sync()
+                with self.lock:
+                    self._leave_clean()
+        except OSError as exc:  # the next boot verifies, then
+            logger.warning("not synced blob=%s reason=%s", self.place.name, exc.strerror)
+        finally:
+            self._close_files()
 
     def _begin(self, header: Header, chunk_count: int, size: int) -> None:
         if header.boot not in (CLEAN, self._boot):

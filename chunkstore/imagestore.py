@@ -137,9 +137,12 @@ class ImageStore:
         try:
             await self._fetcher.run(task_status=task_status)
         finally:
+            shelves = list(self._views.shelves.values())
+            self._views.shelves.clear()
             self._views.give_back()
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(self._close, limiter=self._threads)
+                for shelf in shelves:
+                    await trio.to_thread.run_sync(shelf.close, limiter=self._threads)
 
     async def _read(self, extents: Sequence[Extent]) -> Buffer:
         kept: dict[Key, Buffer] = {}
@@ -171,9 +174,3 @@ class ImageStore:
             self._refused += 1
             reason = self._fetcher.last_error or "no answer yet"
             raise Unreachable(f"{self._waiting} reads wait already: {reason}")
-
-    def _close(self) -> None:
-        shelves = list(self._views.shelves.values())
-        self._views.shelves.clear()
-        for shelf in shelves:
-            shelf.close()

@@ -36,7 +36,8 @@ SLOW = 0.02
 THREADS = 4
 """Writes side by side; trio's common threads are for others."""
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+"""What eviction can help against."""
 
 
 class Keeper:
@@ -50,6 +51,8 @@ class Keeper:
         self._threads = trio.CapacityLimiter(THREADS)
         self._over_limit = trio.Event()
         self._slow = False
+        self._homeless: set[str] = set()
+        """Blobs that could not be opened, of which the log was told."""
         self.last_error: str | None = None
 
     async def run(self) -> None:
@@ -58,7 +61,7 @@ class Keeper:
         while True:
             await self._over_limit.wait()
             self._over_limit = trio.Event()
-            await trio.to_thread.run_sync(self._eviction.keep_limit, limiter=alone)
+            await trio.to_thread.run_sync(self._keep_limit, limiter=alone)
 
     async def open(self, blob: Blob) -> Shelf | None:
         """Open *blob*'s shelf; None where that is impossible now."""
@@ -66,7 +69,7 @@ class Keeper:
 
     async def verify(self, shelf: Shelf, chunk: Chunk) -> bool:
         """Verify a chunk that a crash made doubtful; say whether it is ready now."""
-        return await trio.to_thread.run_sync(shelf.verify, chunk, limiter=self._threads)
+        return await trio.to_thread.run_sync(self._verify, shelf, chunk, limiter=self._threads)
 
     async def keep(
         self, shelf: Shelf | None, key: Key, chunk: Chunk, data: Buffer
@@ -124,11 +127,34 @@ class Keeper:
                 return Shelf(self._cache, blob, self._owner)
             except OSError as exc:
                 if not self._room_made(exc, 0):
-                    logger.warning("blob not cached blob=%s reason=%s", blob.id, exc.strerror)
+                    if blob.id not in self._homeless:
+                        logger.warning("blob not cached blob=%s reason=%s", blob.id, exc.strerror)
+                    self._homeless.add(blob.id)
                     break
         return None
 
+    def _verify(self, shelf: Shelf, chunk: Chunk) -> bool:
+        try:
+            return shelf.verify(chunk)
+        except OSError as exc:
+            self._note(exc)
+            return False
+
     def _room_made(self, exc: OSError, size: int) -> bool:
         """Say whether eviction could help against *exc*, and did."""
+        self._note(exc)
+        try:
+            return exc.errno in _NO_ROOM and self._eviction.make_room(size)
+        except OSError as other:
+            self._note(other)
+            return False
+
+    def _keep_limit(self) -> None:
+        try:
+            self._eviction.keep_limit()
+        except OSError as exc:
+            logger.warning("eviction failed reason=%s", exc.strerror)
+            self._note(exc)
+
+    def _note(self, exc: OSError) -> None:
         self.last_error = f"cache: {exc.strerror}"
-        return exc.errno in _NO_ROOM and self._eviction.make_room(size)

@@ -11,6 +11,7 @@ Tasks: any thread may use a lease. ``share`` never waits and is for the event lo
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import threading
@@ -30,13 +31,14 @@ class Lease:
         self._fd = fd
         self._changed = threading.Condition(threading.Lock())
         self._holders = 0
+        self._closed = False
         self.barred = False
         """An evictor of this process waits or works: nobody new may share."""
 
     def share(self) -> bool:
         """Take the lease shared if that is possible at once; ``release`` gives it back."""
         with self._changed:
-            if self.barred:
+            if self.barred or self._closed:
                 return False
             if self._holders == 0 and not attempt(self._fd, fcntl.LOCK_SH):
                 return False
@@ -47,14 +49,22 @@ class Lease:
         """Give one share back; never waits."""
         with self._changed:
             self._holders -= 1
-            if self._holders == 0:
+            if self._holders == 0 and not self._closed:
                 fcntl.flock(self._fd, fcntl.LOCK_UN)
                 self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let go before the file is closed: its number may be another file's soon."""
+        with self._changed:
+            self._closed = True
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     @contextmanager
     def shared(self) -> Iterator[None]:
         """Hold the lease shared, waiting for evictors first; not for the event loop."""
         while not self.share():
+            if self._closed:
+                raise OSError(errno.EBADF, "the cache file is closed")
             with self._changed:
                 self._changed.wait_for(lambda: not self.barred)
             self._outlast()

@@ -180,7 +180,9 @@ class ReadyMap:
         state = self.states[chunk.index]
         if state in (CLAIMED, READY, UNVERIFIED):
             return self.matches(chunk)
-        if state != EMPTY and (raw := self._raw(chunk.index)) != _NO_RECORD:
+        raw = self._raw(chunk.index)
+        marked = raw[_MARK_AT:_CHECK_AT] == _MARKED
+        if raw != _NO_RECORD and (state != EMPTY or marked):  # the state byte is what is wrong
             if _decode(raw) is not None:
                 self.states[chunk.index] = CLAIMED
             return raw[:_MARK_AT] == _encode(chunk)[:_MARK_AT]
@@ -243,7 +245,10 @@ class ReadyMap:
         return False
 
     def _raw(self, index: int) -> bytes:
-        return os.pread(self._fd, _RECORD_SIZE, _record_at(index))
+        try:
+            return os.pread(self._fd, _RECORD_SIZE, _record_at(index))
+        except OSError:  # a bad block: as good as a damaged record
+            return b""
 
     def _raw_records(self) -> Iterator[tuple[int, bytes]]:
         """Yield slot numbers and record bytes, skipping long runs that were never claimed."""
@@ -287,7 +292,7 @@ def _decode(raw: bytes) -> Record | None:
 
 def last_claimed(states: memoryview, stop: int) -> int | None:
     """Return the last slot before *stop* that is not EMPTY: windows grow outward, then halve."""
-    step = 64
+    step = 1  # a reader's next chunk follows its last one
     while stop > 0:
         start = max(0, stop - step)
         if any_claimed(states, start, stop):
@@ -298,7 +303,7 @@ def last_claimed(states: memoryview, stop: int) -> int | None:
                 else:
                     stop = middle
             return start
-        stop, step = start, min(4 * step, 1 << 20)
+        stop, step = start, min(8 * step, 1 << 20)
     return None
 
 
@@ -315,7 +320,7 @@ def first_claimed(states: memoryview, start: int) -> int | None:
                 else:
                     start = middle
             return start
-        start, step = stop, min(4 * step, 1 << 20)
+        start, step = stop, min(8 * step, 1 << 20)
     return None
 
 

@@ -97,6 +97,18 @@ def test_an_evictor_waits_for_sharers_that_end_in_time(two: tuple[Lease, Lease])
     timer.join()
 
 
+def test_a_lease_that_outlives_its_file_touches_no_other(two: tuple[Lease, Lease]) -> None:
+    here, there = two
+    assert here.share()
+    here.close()
+    with there.exclusive(0.01) as alone:
+        assert alone
+        here.release()
+        assert not here.share()
+    with pytest.raises(OSError, match="closed"), here.shared():
+        pass
+
+
 def test_a_folder_lock_is_one_persons(tmp_path: Path) -> None:
     here, there = FolderLock(tmp_path / "lock"), FolderLock(tmp_path / "lock")
     with here:

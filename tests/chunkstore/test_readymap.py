@@ -160,6 +160,22 @@ def test_a_damaged_state_is_mended_by_the_record(ready_map: ReadyMap) -> None:
     assert ready_map.claim(mine)
 
 
+def test_a_state_that_was_wiped_frees_no_slot_that_was_filled(ready_map: ReadyMap) -> None:
+    mine = chunk(3, 0, 100)
+    assert ready_map.claim(mine)
+    ready_map.mark(3)
+    ready_map.states[3] = EMPTY
+    assert not ready_map.claim(chunk(3, 0, 100, salt=1))
+    assert ready_map.matches(mine)
+    assert ready_map.states[3] == CLAIMED
+
+
+def test_a_claim_that_was_killed_before_its_state_was_set_is_none(ready_map: ReadyMap) -> None:
+    assert ready_map.claim(chunk(3, 0, 100))
+    ready_map.states[3] = EMPTY
+    assert ready_map.claim(chunk(3, 4096, 100))
+
+
 def test_after_a_crash_nothing_is_ready_and_lost_records_free_their_slots(
     ready_map: ReadyMap,
 ) -> None:
