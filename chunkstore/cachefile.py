@@ -15,6 +15,7 @@ thread may call any.
 from __future__ import annotations
 
 import logging
+import mmap
 import os
 from collections.abc import Sequence
 
@@ -26,6 +27,9 @@ from .lease import FolderLock, Lease
 from .readymap import CLAIMED, EMPTY, IN_USE, READY, UNVERIFIED, ReadyMap, Record
 
 logger = logging.getLogger(__name__)
+
+_POPULATE_READ = 22
+"""MADV_POPULATE_READ, Linux 5.14: an error where touching the page would be SIGBUS."""
 
 ALLOCATED_FIRST = 64 << 10
 """Bytes from which a chunk's range is allocated before it is written; below, the call costs more
@@ -153,9 +157,10 @@ class CacheFile:
             self.map.states[index] = CLAIMED
 
     def piece(self, start: int, stop: int) -> Buffer | None:
-        """Return bytes of the data file, a view if it is mapped; the lease is held."""
-        if self._pair.view is not None:
-            return self._pair.view[start:stop]
+        """Return bytes of the data file, a view if it could be paged in; the lease is held."""
+        view = self._pair.view
+        if view is not None and _paged_in(view, start, stop):
+            return view[start:stop]
         data = bytearray(stop - start)
         return data if self.read(start, memoryview(data)) else None
 
@@ -212,3 +217,18 @@ class CacheFile:
     def _intact(self, record: Record) -> bool:
         data = bytearray(record.size)
         return self.read(record.offset, memoryview(data)) and record.digest.matches(data)
+
+
+def _paged_in(view: memoryview, start: int, stop: int) -> bool:
+    """Page part of a mapped file in, so that nobody waits for the disk, or fails, later.
+
+    False on a kernel before 5.14, and where the disk fails: there a copy finds out what is wrong.
+    """
+    page = start & -mmap.PAGESIZE
+    if not isinstance(view.obj, mmap.mmap):
+        return start == stop
+    try:
+        view.obj.madvise(_POPULATE_READ, page, stop - page)
+    except OSError:
+        return False
+    return True
