@@ -17,6 +17,7 @@ import pytest
 from fixtures.mounting import Mount, mount
 from fixtures.sketch import Sketch
 from fixtures.small import BIG
+from fixtures.walking import below
 
 pytestmark = pytest.mark.kernel
 
@@ -68,7 +69,7 @@ def _facts(path: Path) -> tuple[object, ...]:
 
 
 def _tree(root: Path) -> dict[str, tuple[object, ...]]:
-    return {str(path.relative_to(root)): _facts(path) for path in (root, *root.rglob("*"))}
+    return {str(path.relative_to(root)): _facts(path) for path in below(root)}
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import pytest
 
 from fixtures.hardtree import bind_socket, make_hard_tree
 from fixtures.sketch import Sketch
+from fixtures.walking import below
 from rafs.tree import Node
 
 _MS_RDONLY, _MNT_DETACH = 1, 2
@@ -49,7 +50,7 @@ def _hard_tree(top: Path) -> None:
 def _shown(top: Path) -> dict[str, object]:
     """Return everything that a directory shows of itself, by path."""
     found: dict[str, object] = {}
-    for path in [top, *top.rglob("*")]:
+    for path in below(top):
         status = path.lstat()
         facts: list[object] = [status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns]
         names = os.listxattr(path, follow_symlinks=False)
