@@ -131,6 +131,17 @@ def parse_header(
     return _pax_sparse(member, records, values, where), False
 
 
+def extension_size(block: bytes, where: str) -> int:
+    """Return how many bytes follow a header that only speaks of the next one; raises BadSource."""
+    if not _checksum_fits(block):
+        raise BadSource(f"{where}: not a tar header")
+    limit = MAX_NAME if block[156:157] in b"LK" else MAX_RECORDS
+    size = _number(block[124:136], where)
+    if not 0 <= size <= limit:
+        raise BadSource(f"{where}: {size} bytes of names or records")
+    return size
+
+
 def sparse_regions(block: bytes, first: bool, where: str) -> tuple[list[Region], bool]:
     """Return the regions that a GNU sparse block lists, and whether another one follows."""
     start, count, more = (386, 4, 482) if first else (0, 21, 504)

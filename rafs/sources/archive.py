@@ -73,12 +73,9 @@ class Archive:
         return block
 
     def _extension(self, block: bytes) -> bytes:
-        member, _ = tarformat.parse_header(block, [], {}, self._where())
-        limit = tarformat.MAX_NAME if block[156:157] in b"LK" else tarformat.MAX_RECORDS
-        if member.stored > limit:
-            raise BadSource(f"{self._where()}: {member.stored} bytes of names or records")
-        data = bytes(self.stream.take(member.stored))
-        self.stream.skip(_padded(member.stored) - member.stored)
+        size = tarformat.extension_size(block, self._where())
+        data = bytes(self.stream.take(size))
+        self.stream.skip(_padded(size) - size)
         return data
 
     def _sparse(self, member: Member, block: bytes, more: bool) -> Member:

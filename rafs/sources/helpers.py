@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -120,9 +121,9 @@ class _Helper:
         return read, left
 
     def end(self) -> None:
-        """End the process, whatever it is at: its files are none of which anything is left."""
+        """End the process, whatever it is at: nothing on the disk is its own."""
         self._process.kill()
-        with self._process:
+        with suppress(BrokenPipeError), self._process:
             pass
 
     def _send(self, value: object) -> None:
@@ -137,5 +138,5 @@ class _Helper:
         assert stdout is not None
         data = stdout.read(size)
         if len(data) != size:
-            raise RuntimeError("a helper process has died")
+            raise ChildProcessError("a helper process has died")
         return data

@@ -6,6 +6,7 @@ import hashlib
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,87 @@ def test_killed_anywhere_it_leaves_no_half(
     assert step >= 1 or event == "os.remove"
     assert of_image(image) == of_directory(new)
     assert not list(image.glob(f"{PREFIX}*"))
+
+
+_BUILD_AND_DIE = """
+import os, sys
+from pathlib import Path
+from rafs.builder import build
+from rafs.sources import helpers
+from rafs.sources.directory import DirectorySource
+from rafs.targets import DirectoryTarget
+
+helpers.MANY = 1
+source, target, noted = map(Path, sys.argv[1:])
+
+def die(done, total):
+    children = [path.read_text() for path in Path("/proc/self/task").glob("*/children")]
+    noted.write_text(" ".join(children))
+    os.kill(os.getpid(), 9)
+
+build(DirectorySource(source), DirectoryTarget(target), progress=die)
+"""
+
+
+def test_helpers_end_with_the_build_that_started_them(
+    trees: tuple[Path, Path], tmp_path: Path
+) -> None:
+    noted = tmp_path / "noted"
+    arguments = [str(trees[0]), str(tmp_path / "image"), str(noted)]
+    done = subprocess.run([sys.executable, "-c", _BUILD_AND_DIE, *arguments], timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    helpers = noted.read_text().split()
+    assert helpers
+    deadline = time.monotonic() + 20
+    while any(alive(int(helper)) for helper in helpers):
+        assert time.monotonic() < deadline
+
+
+def alive(pid: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
+
+
+_KILL_HELPERS = """
+import os, sys
+from pathlib import Path
+from rafs.builder import BuildOptions, build
+from rafs.sources import helpers
+from rafs.sources.directory import DirectorySource
+from rafs.targets import DirectoryTarget
+
+helpers.MANY = 1
+
+def kill(done, total):
+    for path in Path("/proc/self/task").glob("*/children"):
+        for child in path.read_text().split():
+            os.kill(int(child), 9)
+
+try:
+    ends = DirectorySource(Path(sys.argv[1])), DirectoryTarget(Path(sys.argv[2]))
+    build(*ends, BuildOptions(chunk_size=1 << 20), kill)
+except OSError as exc:
+    print(exc)
+"""
+
+
+def test_a_helper_that_dies_ends_the_build_with_a_word(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for number in range(40):
+        (tree / f"file-{number}").write_bytes(bytes([number]) * 900_000)
+    done = subprocess.run(
+        [sys.executable, "-c", _KILL_HELPERS, str(tree), str(tmp_path / "image")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "helper process" in done.stdout or "Broken pipe" in done.stdout
+    assert not list((tmp_path / "image").iterdir())
 
 
 def test_what_a_living_build_uses_is_left_alone(tmp_path: Path) -> None:

@@ -223,6 +223,13 @@ def test_xattrs_are_bytes(tmp_path: Path) -> None:
     assert seen[b"file"].xattrs == {b"user.binary": value, b"user.per%cent": b"\xff\0"}
 
 
+def test_an_xattr_that_no_image_can_hold_is_refused_by_name(tmp_path: Path) -> None:
+    info = member("file-with-much")
+    info.pax_headers = {"SCHILY.xattr.user.much": "x" * 70_000}
+    with pytest.raises(BadSource, match="file-with-much"):
+        of_bytes(archive_of((info, b"")), tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "target"),
     [
