@@ -137,14 +137,17 @@ class CacheFile:
         record = self.map.record(index)
         if record is None:
             return None
-        self._pair.soil()
         with self.lease.shared():
-            if self.map.states[index] not in (READY, UNVERIFIED):
+            state = self.map.states[index]
+            if state not in (READY, UNVERIFIED):
                 return None
-            if self._intact(record):
-                if self.map.states[index] == UNVERIFIED:
-                    self.map.mark(index)
-                    self.map.states[index] = READY
+            intact = self._intact(record)
+            if state == READY and intact:
+                return True
+            self._pair.soil()
+            if intact:
+                self.map.mark(index)
+                self.map.states[index] = READY
                 return True
             self.map.states[index] = CLAIMED
             self.map.unmark(index)

@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 RATE = 16e6
 """Bytes per second that the background scrub reads: a day's pass over 1.3 TB, no disk's worry."""
 
+BEFORE = 600.0
+"""Seconds before the first pass: a mount's first minutes belong to its readers."""
+
 BETWEEN_PASSES = 24 * 3600.0
 """Seconds."""
 
@@ -104,11 +107,16 @@ def collect(cache: BlobCache, limit: int = 0) -> int:
 
 
 async def scrub(
-    cache: BlobCache, *, rate: float = RATE, between_passes: float = BETWEEN_PASSES
+    cache: BlobCache,
+    *,
+    rate: float = RATE,
+    before: float = BEFORE,
+    between_passes: float = BETWEEN_PASSES,
 ) -> None:
     """Look at every chunk again and again, slowly; one process per folder does."""
     turn = FolderLock(cache.root / "scrubbing")
     try:
+        await trio.sleep(before)
         while True:
             if turn.take():
                 try:

@@ -96,7 +96,7 @@ async def test_the_background_scrub_finds_rot_at_its_own_pace(
 ) -> None:
     autojump_clock.autojump_threshold = 0.02
     flip(cache, 19)
-    nursery.start_soon(lambda: scrub(cache, rate=65536, between_passes=1000))
+    nursery.start_soon(lambda: scrub(cache, rate=65536, before=0, between_passes=1000))
     await trio.sleep(25)
     assert shelf.shared.map.states[19] == CLAIMED
     assert shelf.shared.map.states.tobytes().count(READY) == 19
@@ -112,10 +112,10 @@ async def test_one_process_scrubs_a_folder(
 ) -> None:
     autojump_clock.autojump_threshold = 0.02
     other = BlobCache(cache.root)
-    nursery.start_soon(lambda: scrub(cache, rate=1))
+    nursery.start_soon(lambda: scrub(cache, rate=1, before=0))
     await trio.sleep(1)
     shelf.shared.map.states[5] = UNVERIFIED
-    nursery.start_soon(lambda: scrub(other, rate=1e9))
+    nursery.start_soon(lambda: scrub(other, rate=1e9, before=0))
     await trio.sleep(10)
     assert shelf.shared.map.states[5] == UNVERIFIED
     other.close()
