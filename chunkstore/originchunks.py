@@ -20,7 +20,7 @@ from .digest import Buffer
 from .errors import ChunkstoreError, Corrupt, Unreachable
 from .ledger import Ledger, Pulse
 from .source import Deliver, Origin
-from .spans import Span, Unit, spans
+from .spans import Span, Unit, possible, spans
 
 SPAN_SIZE = 4 << 20
 """Bytes of one range: large enough that the request costs nothing, small enough to keep a few."""
@@ -57,13 +57,17 @@ class OriginChunks:
 
     async def fetch(self, blob: Blob, chunks: Sequence[Chunk], deliver: Deliver) -> None:
         """Deliver *chunks*; raises the worst of what kept some from coming, after trying all."""
-        failures: list[ChunkstoreError] = []
+        failures: list[ChunkstoreError] = [
+            Corrupt(f"chunk {chunk.index}: {chunk.stored_size} stored bytes for {chunk.size}")
+            for chunk in chunks
+            if not possible(chunk)
+        ]
 
         async def bring(span: Span) -> None:
             async with self._places:
                 failures.extend(await self._bring(blob, span, deliver))
 
-        parts = spans(chunks, self._span_size)
+        parts = spans([chunk for chunk in chunks if possible(chunk)], self._span_size)
         if len(parts) == 1:
             await bring(parts[0])
         else:

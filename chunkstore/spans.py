@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from .chunk import Chunk, Codec
 from .codec import MAX_UNIT
-from .errors import Corrupt
 
 GAP = 8 << 10
 """Stored bytes between two chunks that are fetched along rather than asked around: less than a
@@ -50,11 +49,13 @@ def adjacent(chunk: Chunk, after: Chunk) -> bool:
     return same or 0 <= after.stored_offset - chunk.stored_stop <= GAP
 
 
-def spans(chunks: Sequence[Chunk], limit: int) -> list[Span]:
-    """Return the ranges of at most *limit* bytes (or one unit) that bring *chunks*.
+def possible(chunk: Chunk) -> bool:
+    """Say whether a blob can have *chunk* where it says it is stored, in memory that we have."""
+    return 0 < chunk.stored_size <= MAX_UNIT and 0 < (chunk.unit_size or chunk.size) <= MAX_UNIT
 
-    Raises Corrupt for a chunk whose place no blob can have.
-    """
+
+def spans(chunks: Sequence[Chunk], limit: int) -> list[Span]:
+    """Return the ranges of at most *limit* bytes (or one unit) that bring *chunks*."""
     found: list[Span] = []
     for unit in _units(chunks):
         last = found[-1] if found else None
@@ -69,8 +70,6 @@ def _units(chunks: Sequence[Chunk]) -> list[Unit]:
     units: dict[tuple[int, int, Codec, int], Unit] = {}
     for chunk in chunks:
         size = chunk.unit_size or chunk.size
-        if not (0 < chunk.stored_size <= MAX_UNIT and 0 < size <= MAX_UNIT):
-            raise Corrupt(f"chunk {chunk.index}: {chunk.stored_size} stored bytes for {size}")
         key = (chunk.stored_offset, chunk.stored_stop, chunk.codec, size)
         units.setdefault(key, Unit(*key)).chunks.append(chunk)
     return [units[key] for key in sorted(units, key=lambda key: key[:2])]

@@ -140,6 +140,17 @@ class TestReady:
             assert not shelf.put(odd, BLOB.data(3))
             assert shelf.find(odd) is None
 
+    def test_images_that_list_parts_of_a_blob_share_its_slots(
+        self, cache: BlobCache, shelf: Shelf
+    ) -> None:
+        part = Shelf(cache, BLOB.blob, OTHER_OWNER)
+        for index in (20, 3, 24):
+            assert part.put(BLOB.chunks[index], BLOB.data(index))
+        assert [i for i in range(25) if peek(shelf, i)] == [3, 20, 24]
+        assert shelf.put(BLOB.chunks[4], BLOB.data(4))
+        assert part.find(BLOB.chunks[4]) is not None
+        assert part.apart is None
+
     def test_threads_may_put_the_same_chunks(self, shelf: Shelf) -> None:
         threads = [threading.Thread(target=put_all, args=(shelf,)) for _ in range(4)]
         for thread in threads:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from chunkstore import Chunk, Codec, Corrupt
+from chunkstore import Buffer, Chunk, Codec, Corrupt
+from chunkstore.memory import MemoryOrigin
+from chunkstore.originchunks import OriginChunks
 from chunkstore.spans import GAP, spans
 from chunkstore.wanted import Key, Wanted, key_of
 from fixtures.blobs import make_blob
@@ -192,6 +195,17 @@ def test_units_that_overlap_are_in_one_span_or_two_but_whole() -> None:
 @pytest.mark.parametrize(
     "odd", [{"stored_size": 0}, {"stored_size": 1 << 30}, {"size": 0}, {"unit_size": 1 << 30}]
 )
-def test_places_that_no_blob_has_are_corrupt(odd: dict[str, int]) -> None:
-    with pytest.raises(Corrupt):
-        spans([replace(CHUNKS[0], **odd)], 1 << 20)  # type: ignore[arg-type]
+async def test_a_place_that_no_blob_has_is_corrupt_and_its_neighbours_come(
+    odd: dict[str, int],
+) -> None:
+    got = []
+
+    async def deliver(chunk: Chunk, _data: Buffer) -> None:
+        await trio.lowlevel.checkpoint()
+        got.append(chunk.index)
+
+    source = OriginChunks(MemoryOrigin({BLOB.id: MADE.stored}))
+    strange = replace(CHUNKS[1], **odd)  # type: ignore[arg-type]
+    with pytest.raises(Corrupt, match="chunk 1"):
+        await source.fetch(BLOB, [CHUNKS[0], strange, CHUNKS[2]], deliver)
+    assert sorted(got) == [0, 2]
