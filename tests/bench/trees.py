@@ -36,3 +36,14 @@ def large_file(path: Path, size: int, seed: int = 3) -> None:
     with path.open("wb") as out:
         for start in range(0, size, MIB):
             out.write(rng.randbytes(min(MIB, size - start)))
+
+
+def text_file(path: Path, size: int, seed: int = 3) -> None:
+    """Write *size* bytes of text to *path*, no two MiB alike, that shrink to two fifths."""
+    rng = random.Random(seed)
+    words = " ".join(f"{word}{rng.random():.3f}" for word in rng.choices(WORDS, k=800_000)).encode()
+    with path.open("wb") as out:
+        for start in range(0, size, MIB):
+            place = rng.randrange(len(words) - MIB)
+            part = f"{seed} {start}\n".encode() + words[place : place + MIB]
+            out.write(part[: min(MIB, size - start)])
