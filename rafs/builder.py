@@ -129,7 +129,7 @@ class _Build:
         draft = Draft(
             self._folder, bootstrap, blob, entries, self._rules.chunk_size, harvest.config
         )
-        target.publish(draft)
+        words = target.publish(draft)
         return BuildResult(
             bootstrap=bootstrap.digest,
             bootstrap_size=bootstrap.size,
@@ -141,7 +141,7 @@ class _Build:
             chunks=len(stock.chunks),
             chunk_size=self._rules.chunk_size,
             codec=self._rules.codec,
-            warnings=(*harvest.warnings, *missing),
+            warnings=(*harvest.warnings, *missing, *words),
         )
 
     def _chunk_size(self) -> int:

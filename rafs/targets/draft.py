@@ -60,9 +60,9 @@ class Target(Protocol):
     """A folder on the file system that the result will be on; a build's scratch folder is made
     in it."""
 
-    def publish(self, draft: Draft) -> None:
+    def publish(self, draft: Draft) -> list[str]:
         """Bring *draft*'s pieces to where they belong, the name that makes them an image last.
 
-        Killed at any point, it leaves the old image or the new one, or none, never a half.
+        Returns what its user should know, in words; raises BadSource, OSError. Killed at any point, it leaves the old image or the new one, or none, never a half.
         """
         ...

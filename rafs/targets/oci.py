@@ -77,7 +77,7 @@ class OciTarget:
         self._shelf = shelf
         self._platform = platform
 
-    def publish(self, draft: Draft) -> None:
+    def publish(self, draft: Draft) -> list[str]:
         """Put layers, config, manifest and index, then name the index; raises BadSource."""
         layers = [*self._blobs(draft), self._bootstrap(draft)]
         config = self._config(draft, layers)
@@ -88,6 +88,7 @@ class OciTarget:
         lazy = msgspec.structs.replace(platform, features=(LAZY_FEATURE,))
         index = Index(manifests=(msgspec.structs.replace(described, platform=lazy),))
         self._shelf.name(self._put_json(draft.folder / "index", index, INDEX_TYPES[0]))
+        return []
 
     def _blobs(self, draft: Draft) -> Iterator[tuple[Descriptor, str]]:
         """Yield each blob with its diff id, which is its digest: nothing is to be unpacked."""

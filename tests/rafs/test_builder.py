@@ -169,10 +169,11 @@ def test_a_chunk_dict_lends_what_it_has(hard_tree: Path, tmp_path: Path) -> None
     (newer / "more").write_bytes(b"only here" * 1000)
     old = built(hard_tree, tmp_path / "old")
     with opened(tmp_path / "old") as image:
-        result = built(newer, tmp_path / "new", BuildOptions(dicts=[image]))
+        target = DirectoryTarget(tmp_path / "new", [tmp_path / "none", tmp_path / "old" / "blobs"])
+        result = build(DirectorySource(newer), target, BuildOptions(dicts=[image]))
     assert set(result.blobs) == {result.blob, old.blob}
     assert result.blob_size < 20_000
-    shutil.copytree(tmp_path / "old" / "blobs", tmp_path / "new" / "blobs", dirs_exist_ok=True)
+    assert result.warnings == ()
     assert of_image(tmp_path / "new") == of_directory(newer)
 
 
@@ -184,6 +185,7 @@ def test_an_image_of_lent_chunks_alone_has_no_blob_of_its_own(
         result = built(hard_tree, tmp_path / "new", BuildOptions(dicts=[image]))
     assert result.blob is None
     assert not list((tmp_path / "new" / "blobs").iterdir())
+    assert [result.blobs[0] in word for word in result.warnings] == [True]
 
 
 def test_a_chunk_dict_of_another_chunk_size_is_refused(hard_tree: Path, tmp_path: Path) -> None:
