@@ -63,6 +63,7 @@ class Target(Protocol):
     def publish(self, draft: Draft) -> list[str]:
         """Bring *draft*'s pieces to where they belong, the name that makes them an image last.
 
-        Returns what its user should know, in words; raises BadSource, OSError. Killed at any point, it leaves the old image or the new one, or none, never a half.
+        Returns what its user should know, in words; raises BadSource, OSError. Killed at any
+        point, it leaves the old image or the new one, or none, never a half.
         """
         ...
