@@ -12,6 +12,7 @@ import itertools
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from chunkstore import Algorithm, Blob, Buffer, Chunk, Codec
 
@@ -19,6 +20,7 @@ from . import toc
 from . import v6_tables as tables
 from .erofs import BLOCK, round_block
 from .errors import BadSource
+from .v6_chunklist import Place
 from .v6_tables import BlobEntry
 
 CI = struct.Struct("<QQ")
@@ -41,6 +43,14 @@ _STEP = 4096
 """Chunks packed at a time."""
 
 Write = Callable[[Buffer], object]
+
+
+class Places(Protocol):
+    """The places of a blob's chunks in order, as often as they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Place]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +88,20 @@ def encode_blob_tail(chunks: Sequence[Chunk], data_size: int, write: Write) -> T
     *chunks* are all of the blob in the order of their numbers, which is their decoded order.
     Raises BadSource when they are not such, or too far apart for the format.
     """
+    rows = [(c.index, c.offset, c.size, c.stored_offset, c.stored_size) for c in chunks]
+    digests = b"".join(chunk.digest.raw for chunk in chunks)
+    return encode_packed_tail(rows, digests, data_size, write)
+
+
+def encode_packed_tail(chunks: Places, digests: Buffer, data_size: int, write: Write) -> Tail:
+    """Do what ``encode_blob_tail`` does, for those who have the chunks' places and digests."""
     decoded = _check(chunks)
     writer = _Tail(write, data_size)
     # Nobody can check what stands here for the data, nor does Nydus: chunks have their digests.
     writer.entries.append((DATA, bytes(32), 0, data_size))
     writer.header(DATA, data_size)
     ci_offset = writer.position
-    writer.part(META, (_pack(chunk) for chunk in chunks))
+    writer.part(META, map(_pack, chunks))
     ci_size = writer.position - ci_offset
     header = CI_HEADER.pack(
         CI_MAGIC, _FEATURES, 0, len(chunks), ci_offset, ci_size, ci_size, 0, 0, 0, CI_MAGIC
@@ -92,7 +109,7 @@ def encode_blob_tail(chunks: Sequence[Chunk], data_size: int, write: Write) -> T
     writer.part(META_HEADER, [header])
     writer.header(META, ci_size + len(header))
     start = writer.position
-    writer.part(DIGESTS, (chunk.digest.raw for chunk in chunks))
+    writer.part(DIGESTS, [bytes(digests)])
     writer.header(DIGESTS, writer.position - start)
     contents = b"".join(
         toc.ENTRY.pack(1, 0, name.encode(), digest, offset, size, size, b"")
@@ -160,23 +177,24 @@ def _batches(records: Iterable[bytes]) -> Iterator[bytes]:
         yield batch
 
 
-def _check(chunks: Sequence[Chunk]) -> int:
+def _check(chunks: Places) -> int:
     """Return the bytes of the decoded address space."""
-    if not chunks:
+    if not len(chunks):
         raise BadSource("a blob without chunks")
     stop = stored = 0
-    for number, chunk in enumerate(chunks):
-        if chunk.index != number or chunk.offset < stop or chunk.offset % BLOCK:
-            raise BadSource(f"chunk {number}: number {chunk.index} at byte {chunk.offset}")
-        stop, stored = chunk.stop, max(stored, chunk.stored_stop)
+    for number, (index, offset, size, stored_offset, stored_size) in enumerate(chunks):
+        if index != number or offset < stop or offset % BLOCK:
+            raise BadSource(f"chunk {number}: number {index} at byte {offset}")
+        stop, stored = offset + size, max(stored, stored_offset + stored_size)
     if stored > _MAX_STORED or stop > _MAX_DECODED:
         raise BadSource(f"a blob of {stored} bytes, {stop} decoded: 1 TiB and 16 TiB fit")
     return round_block(stop)
 
 
-def _pack(chunk: Chunk) -> bytes:
-    size, stored = chunk.size - 1, chunk.stored_size - 1
+def _pack(chunk: Place) -> bytes:
+    _, offset, size, stored_offset, stored_size = chunk
+    size, stored_size = size - 1, stored_size - 1
     return CI.pack(
-        chunk.offset | (size & 0xF_FFFF) << 44 | (size >> 20) << 8,
-        chunk.stored_offset | (stored & 0xF_FFFF) << 44 | (stored >> 20) << 40,
+        offset | (size & 0xF_FFFF) << 44 | (size >> 20) << 8,
+        stored_offset | (stored_size & 0xF_FFFF) << 44 | (stored_size >> 20) << 40,
     )

@@ -2,17 +2,48 @@
 
 from __future__ import annotations
 
-from chunkstore import CHUNKS_PER_BLOB, Buffer, Chunk, Codec, Digest
+import itertools
+from array import array
+from collections.abc import Iterator
+
+from chunkstore import CHUNKS_PER_BLOB, Buffer, Codec
 
 from .blobwriter import BlobWriter
 from .chunkdict import ChunkDict, Lent
 from .errors import BadSource
 from .packing import Packed, Rules
-from .v6_chunklist import ChunkList
+from .v6_chunklist import ChunkList, Place
 from .v6_tables import BlobEntry
 
 BLOCK = 4096
 """Decoded chunks start on blocks, so that the kernel can map them."""
+
+
+class OwnChunks:
+    """The chunks of a new blob in its order, packed: 60 bytes each."""
+
+    def __init__(self) -> None:
+        self.digests = bytearray()
+        self._offsets, self._stored_offsets = array("Q"), array("Q")
+        self._sizes, self._stored_sizes = array("I"), array("I")
+
+    def add(self, digest: bytes, place: Place) -> None:
+        """Add the next one; raises BadSource when there are too many for a blob."""
+        index, offset, size, stored_offset, stored_size = place
+        if index == CHUNKS_PER_BLOB:
+            raise BadSource(f"more than {CHUNKS_PER_BLOB} chunks: use a larger chunk size")
+        self.digests += digest
+        self._offsets.append(offset)
+        self._sizes.append(size)
+        self._stored_offsets.append(stored_offset)
+        self._stored_sizes.append(stored_size)
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    def __iter__(self) -> Iterator[Place]:
+        columns = self._offsets, self._sizes, self._stored_offsets, self._stored_sizes
+        return zip(itertools.count(), *columns, strict=False)
 
 
 class Stock:
@@ -21,8 +52,8 @@ class Stock:
     def __init__(self, rules: Rules, writer: BlobWriter, lender: ChunkDict) -> None:
         self.chunks = ChunkList()
         """All chunks the image refers to."""
-        self.own: list[Chunk] = []
-        """Those in the new blob, in its order."""
+        self.own = OwnChunks()
+        """Those in the new blob."""
         self.size = 0
         """Bytes of the new blob's decoded address space so far."""
         self.shared = 0
@@ -60,22 +91,14 @@ class Stock:
     def _store(self, digest: bytes, size: int, stored: Buffer, coded: bool) -> int:
         if not stored:
             raise RuntimeError("a chunk that nobody has stored was taken for a known one")
-        index = len(self.own)
-        if index == CHUNKS_PER_BLOB:
-            raise BadSource(f"more than {CHUNKS_PER_BLOB} chunks: use a larger chunk size")
-        chunk = Chunk(
-            index=index,
-            digest=Digest(self._rules.algorithm, digest),
-            offset=self.size,
-            size=size,
-            stored_offset=self._writer.size,
-            stored_size=len(stored),
-            codec=self._rules.codec if coded else Codec.NONE,
-        )
-        number = self.chunks.append(self._blob_number(None), chunk)
+        own, rules = self.own, self._rules
+        stored_size = len(stored)
+        place = len(own), self.size, size, self._writer.size, stored_size
+        codec = rules.codec if coded else Codec.NONE
+        number = self.chunks.add(self._blob_number(None), digest, place, codec)
+        own.add(digest, place)
         self._writer.write(stored)
         self.size += -(-size // BLOCK) * BLOCK
-        self.own.append(chunk)
         return number
 
     def _borrow(self, digest: bytes, size: int) -> int | None:

@@ -10,6 +10,9 @@ from . import erofs
 from .errors import BadSource
 from .v6_tables import CHUNK, COMPRESSED, BlobEntry
 
+Place = tuple[int, int, int, int, int]
+"""A chunk's index, offset, size, stored offset and stored size."""
+
 _HOLE_INDEX = erofs.INDEX.pack(0, 0, erofs.NO_BLOCK)
 
 
@@ -25,27 +28,26 @@ class ChunkList:
 
     def append(self, blob_index: int, chunk: Chunk) -> int:
         """Add *chunk* of the blob with that index and return its number in this list."""
+        stored = chunk.stored_offset, chunk.stored_size
+        place = chunk.index, chunk.offset, chunk.size, *stored
+        return self.add(blob_index, chunk.digest.raw, place, chunk.codec)
+
+    def add(self, blob_index: int, digest: bytes, place: Place, codec: Codec) -> int:
+        """Do what ``append`` does, for those who have a chunk's facts and many chunks."""
         number = len(self)
-        if chunk.offset % erofs.BLOCK:
-            raise BadSource(f"a chunk at byte {chunk.offset} of its blob, not on a block")
-        coded = chunk.codec is not Codec.NONE
-        if coded:
-            self._codecs.add((blob_index, chunk.codec))
+        index, offset, size, stored_offset, stored_size = place
+        if offset % erofs.BLOCK:
+            raise BadSource(f"a chunk at byte {offset} of its blob, not on a block")
+        flags = 0
+        if codec is not Codec.NONE:
+            flags = COMPRESSED
+            self._codecs.add((blob_index, codec))
         self._records += CHUNK.pack(
-            chunk.digest.raw,
-            blob_index,
-            COMPRESSED if coded else 0,
-            chunk.stored_size,
-            chunk.size,
-            chunk.stored_offset,
-            chunk.offset,
-            0,
-            chunk.index,
-            0,
+            digest, blob_index, flags, stored_size, size, stored_offset, offset, 0, index, 0
         )
-        high = (chunk.index >> 16) << 8 | blob_index + 1
-        self._indexes += erofs.INDEX.pack(chunk.index & 0xFFFF, high, chunk.offset // erofs.BLOCK)
-        key = blob_index << 24 | chunk.index
+        high = (index >> 16) << 8 | blob_index + 1
+        self._indexes += erofs.INDEX.pack(index & 0xFFFF, high, offset // erofs.BLOCK)
+        key = blob_index << 24 | index
         self._sorted = self._sorted and self._last < key
         self._last = key
         return number
