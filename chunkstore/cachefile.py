@@ -36,6 +36,11 @@ ALLOCATED_FIRST = 64 << 10
 than it saves."""
 
 
+WRITTEN_AT_ONCE = 256 << 10
+"""Bytes of one write. Longer ones make the kernel look for larger runs of free pages, which took
+1.3 s of system time per GiB instead of 0.5 [ext4, Linux 6.18]."""
+
+
 class CacheFile:
     """One blob's cache file."""
 
@@ -209,7 +214,8 @@ class CacheFile:
         done = 0
         with memoryview(data) as rest:
             while done < chunk.size:
-                done += os.pwrite(self._pair.data_fd, rest[done:], chunk.offset + done)
+                step = rest[done : done + WRITTEN_AT_ONCE]
+                done += os.pwrite(self._pair.data_fd, step, chunk.offset + done)
         self._pair.written += chunk.size
 
     def _denied(self, index: int) -> bool:

@@ -1,10 +1,10 @@
 """The keeper: verifies what sources deliver, and puts it into the cache, or into memory.
 
-Hashing and writing 256 KiB take 0.1 ms, handing them to a thread about as much of the event loop's
-time [measured: 0.82 GB/s through threads, 1.13 in the loop]; at 1 MiB both ways were equal on one
-core, so larger chunks go to a thread and use the other one. A disk that stalls must not stop the
-loop, which a thread could not tell in advance; so the first slow write sends all others to threads,
-until one is quick again.
+Hashing and writing 1 MiB take 0.35 ms. Handing it to a thread takes 0.1 ms of the event loop and
+its caches: cold reads over loopback HTTP reached 0.7 GB/s through a thread and 0.92 in the loop
+[2 cores]. So only larger chunks go to a thread, and to one: several writers of one file spin on its
+lock. A disk that stalls must not stop the loop, which nobody can tell in advance; so the first slow
+write sends all others to the thread, until one is quick again.
 
 Tasks: ``keep`` is called by the fetcher's workers, side by side; ``run`` is the evictor.
 """
@@ -27,14 +27,11 @@ from .wanted import Key
 
 logger = logging.getLogger(__name__)
 
-KEPT_IN_THREAD = 512 << 10
+KEPT_IN_THREAD = (1 << 20) + 1
 """Bytes from which a chunk is hashed and written in a thread."""
 
-SLOW = 0.02
+SLOW = 0.05
 """Seconds that no write into the page cache takes unless the disk holds it up."""
-
-THREADS = 4
-"""Writes side by side; trio's common threads are for others."""
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 """What eviction can help against."""
@@ -48,7 +45,8 @@ class Keeper:
         self._held = held
         self._owner = owner
         self._eviction = Eviction(cache)
-        self._threads = trio.CapacityLimiter(THREADS)
+        self._writing = trio.CapacityLimiter(1)
+        self._reading = trio.CapacityLimiter(2)
         self._over_limit = trio.Event()
         self._slow = False
         self._homeless: set[str] = set()
@@ -65,11 +63,11 @@ class Keeper:
 
     async def open(self, blob: Blob) -> Shelf | None:
         """Open *blob*'s shelf; None where that is impossible now."""
-        return await trio.to_thread.run_sync(self._open, blob, limiter=self._threads)
+        return await trio.to_thread.run_sync(self._open, blob, limiter=self._reading)
 
     async def verify(self, shelf: Shelf, chunk: Chunk) -> bool:
         """Verify a chunk that a crash made doubtful; say whether it is ready now."""
-        return await trio.to_thread.run_sync(self._verify, shelf, chunk, limiter=self._threads)
+        return await trio.to_thread.run_sync(self._verify, shelf, chunk, limiter=self._reading)
 
     async def keep(
         self, shelf: Shelf | None, key: Key, chunk: Chunk, data: Buffer
@@ -80,7 +78,7 @@ class Keeper:
         """
         if shelf is None or not self._at_once(shelf, chunk, data):
             stored = await trio.to_thread.run_sync(
-                self._store, shelf, chunk, data, limiter=self._threads
+                self._store, shelf, chunk, data, limiter=self._writing
             )
             if not stored:
                 copy = bytes(data)

@@ -75,16 +75,10 @@ class Wanted:
         first = next(iter(queue.values()), None)
         if first is None:
             return None
-        chunks = [first.chunk]
-        self._launch(key_of(first.blob, first.chunk))
-        stored = first.chunk.stored_size
-        while (after := self._following(first.blob, chunks[-1])) is not None:
-            stored += after.chunk.stored_stop - chunks[-1].stored_stop
-            if stored > self._batch_size:
-                break
-            chunks.append(after.chunk)
-            self._launch(key_of(after.blob, after.chunk))
-        return first.blob, chunks
+        run = self._run(first)
+        for pending in run:
+            self._launch(key_of(pending.blob, pending.chunk))
+        return first.blob, [pending.chunk for pending in run]
 
     def landed(self, key: Key) -> None:
         """Note that the chunk is no longer in flight, however that ended."""
@@ -101,12 +95,22 @@ class Wanted:
         """Chunks that are not in flight yet."""
         return len(self._demanded) + len(self._ahead)
 
-    def _following(self, blob: Blob, chunk: Chunk) -> _Pending | None:
-        key = self._places.get((blob.id, chunk.index + 1))
+    def _run(self, first: _Pending) -> list[_Pending]:
+        """Return *first* and what follows it in the stored blob, up to a batch."""
+        run, size = [first], first.chunk.stored_size
+        while (after := self._following(run[-1])) is not None:
+            size += after.chunk.stored_stop - run[-1].chunk.stored_stop
+            if size > self._batch_size:
+                break
+            run.append(after)
+        return run
+
+    def _following(self, pending: _Pending) -> _Pending | None:
+        key = self._places.get((pending.blob.id, pending.chunk.index + 1))
         if key is None:
             return None
         after = self._demanded.get(key) or self._ahead.get(key)
-        return after if after is not None and adjacent(chunk, after.chunk) else None
+        return after if after is not None and adjacent(pending.chunk, after.chunk) else None
 
     def _launch(self, key: Key) -> None:
         if self._demanded.pop(key, None) is None:
