@@ -15,7 +15,7 @@ Handle = Annotated[int, Meta(ge=0, lt=1 << 32)]
 Number = Annotated[int, Meta(ge=0, lt=1 << 24)]
 """A piece's number."""
 
-Size = Annotated[int, Meta(ge=0, lt=1 << 63)]
+Size = Annotated[int, Meta(ge=0, le=1 << 62)]
 """Bytes."""
 
 HostId = Annotated[bytes, Meta(min_length=16, max_length=16)]
@@ -33,7 +33,7 @@ class Body(Struct, frozen=True, array_like=True):
     """The body of one message."""
 
 
-class Hello(Body):
+class Hello(Body, frozen=True):
     """The first frame of both sides."""
 
     oldest: int
@@ -45,14 +45,14 @@ class Hello(Body):
     features: list[Text] = []
 
 
-class Goodbye(Body):
+class Goodbye(Body, frozen=True):
     """The session ends."""
 
     code: Text
     text: Text = ""
 
 
-class Follow(Body):
+class Follow(Body, frozen=True):
     """Ask for a task's availability."""
 
     handle: Handle
@@ -61,13 +61,13 @@ class Follow(Body):
     """What a seed needs to fetch pieces."""
 
 
-class Unfollow(Body):
+class Unfollow(Body, frozen=True):
     """No longer."""
 
     handle: Handle
 
 
-class Have(Body):
+class Have(Body, frozen=True):
     """What can be had from the sender."""
 
     handle: Handle
@@ -76,27 +76,27 @@ class Have(Body):
     drop: Runs = []
 
 
-class Busy(Body):
+class Busy(Body, frozen=True):
     """Not now."""
 
     retry_after: Seconds
 
 
-class Failed(Body):
+class Failed(Body, frozen=True):
     """A seed could not get it."""
 
     code: Text
     text: Text = ""
 
 
-class Complaint(Body):
+class Complaint(Body, frozen=True):
     """A piece did not match its digest."""
 
     handle: Handle
     piece: Number
 
 
-class Description(Body):
+class Description(Body, frozen=True):
     """What a task is."""
 
     kind: Text
@@ -114,7 +114,7 @@ class Description(Body):
     """Of a file: what its origin wants to be sent."""
 
 
-class Announce(Body):
+class Announce(Body, frozen=True):
     """A host says what it is."""
 
     address: Text
@@ -129,7 +129,7 @@ class Announce(Body):
     """For people: the machine's name."""
 
 
-class Join(Body):
+class Join(Body, frozen=True):
     """A host takes part in a task."""
 
     handle: Handle
@@ -139,13 +139,13 @@ class Join(Body):
     bulk: bool = False
 
 
-class Leave(Body):
+class Leave(Body, frozen=True):
     """No longer."""
 
     handle: Handle
 
 
-class Held(Body):
+class Held(Body, frozen=True):
     """What changed of what a host holds."""
 
     handle: Handle
@@ -153,7 +153,7 @@ class Held(Body):
     drop: Runs = []
 
 
-class Want(Body):
+class Want(Body, frozen=True):
     """Pieces that are missed and that no parent has."""
 
     handle: Handle
@@ -161,14 +161,14 @@ class Want(Body):
     urgent: bool = False
 
 
-class Unwant(Body):
+class Unwant(Body, frozen=True):
     """No longer."""
 
     handle: Handle
     pieces: Runs
 
 
-class Return(Body):
+class Return(Body, frozen=True):
     """Grants that came to nothing."""
 
     handle: Handle
@@ -176,7 +176,7 @@ class Return(Body):
     reason: Text = ""
 
 
-class Report(Body):
+class Report(Body, frozen=True):
     """What a parent was like since the last report."""
 
     handle: Handle
@@ -192,14 +192,14 @@ class Report(Body):
     absent: Size = 0
 
 
-class Need(Body):
+class Need(Body, frozen=True):
     """A parent's place is empty, or a parent is useless."""
 
     handle: Handle
     useless: Annotated[list[HostId], Meta(max_length=64)] = []
 
 
-class Publish(Body):
+class Publish(Body, frozen=True):
     """Digests of a file's pieces, from who read its origin."""
 
     handle: Handle
@@ -207,7 +207,7 @@ class Publish(Body):
     digests: Annotated[list[Raw], Meta(max_length=4096)]
 
 
-class Origin(Body):
+class Origin(Body, frozen=True):
     """What the origin says of a file now."""
 
     handle: Handle
@@ -215,7 +215,7 @@ class Origin(Body):
     validator: Text
 
 
-class Parent(Body):
+class Parent(Body, frozen=True):
     """Somebody to download from."""
 
     host: HostId
@@ -223,14 +223,14 @@ class Parent(Body):
     kind: Text
 
 
-class Parents(Body):
+class Parents(Body, frozen=True):
     """All the parents a host has for a task."""
 
     handle: Handle
     parents: Annotated[list[Parent], Meta(max_length=64)]
 
 
-class Grant(Body):
+class Grant(Body, frozen=True):
     """Take these from the source."""
 
     handle: Handle
@@ -240,7 +240,7 @@ class Grant(Body):
     lasts: Seconds
 
 
-class Hint(Body):
+class Hint(Body, frozen=True):
     """What was wanted can be had there."""
 
     handle: Handle
@@ -248,7 +248,7 @@ class Hint(Body):
     parent: Parent
 
 
-class Pieces(Body):
+class Pieces(Body, frozen=True):
     """Digests of a file's pieces."""
 
     handle: Handle
@@ -256,7 +256,7 @@ class Pieces(Body):
     digests: Annotated[list[Raw], Meta(max_length=4096)]
 
 
-class Changed(Body):
+class Changed(Body, frozen=True):
     """The origin's file is another one now."""
 
     handle: Handle
@@ -264,7 +264,7 @@ class Changed(Body):
     validator: Text
 
 
-class Aside(Body):
+class Aside(Body, frozen=True):
     """A parent that is set aside."""
 
     host: HostId
