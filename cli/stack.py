@@ -94,7 +94,7 @@ async def wired(request: MountRequest, vitals: Vitals) -> AsyncIterator[Wired]:
             nursery.start_soon(scrub, cache)
             nursery.start_soon(fetch_ahead, image.bootstrap, store, request.prefetch)
             served = vfs.Image(image.digest.hex[:12], image.bootstrap, store)
-            yield Wired([served], lambda: told(image, store))
+            yield Wired(vfs.Vfs(served), lambda: told(image, store))
             nursery.cancel_scope.cancel()
     cache.close()
 

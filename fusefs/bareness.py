@@ -13,7 +13,9 @@ from collections.abc import Sequence
 
 import trio
 
-from rafs import Bootstrap, RafsError
+from rafs import RafsError
+
+from .vfs import Tree
 
 logger = logging.getLogger(__name__)
 
@@ -24,8 +26,8 @@ _SLICE = 50
 class Bareness:
     """Finds out, once it is asked."""
 
-    def __init__(self, bootstraps: Sequence[Bootstrap]) -> None:
-        self._bootstraps = bootstraps
+    def __init__(self, trees: Sequence[Tree]) -> None:
+        self._trees = trees
         self._asked = trio.Event()
         self._bare = False
 
@@ -38,8 +40,8 @@ class Bareness:
         """Look when the first question has come."""
         await self._asked.wait()
         try:
-            for bootstrap in self._bootstraps:
-                if await _has_xattrs(bootstrap):
+            for tree in self._trees:
+                if await _has_xattrs(tree):
                     return
         except RafsError as exc:
             logger.info("not every inode can be read: %s", exc)
@@ -47,18 +49,18 @@ class Bareness:
         self._bare = True
 
 
-async def _has_xattrs(bootstrap: Bootstrap) -> bool:
-    pending, seen, count = [bootstrap.root], {bootstrap.root}, 0
-    if bootstrap.has_xattrs(bootstrap.root):
+async def _has_xattrs(tree: Tree) -> bool:
+    pending, seen, count = [tree.root], {tree.root}, 0
+    if tree.has_xattrs(tree.root):
         return True
     while pending:
-        for _, nid, _ in bootstrap.scan(pending.pop(), 0):
+        for _, nid, _ in tree.scan(pending.pop(), 0):
             count += 1
             if count % _SLICE == 0:
                 await trio.lowlevel.checkpoint()
-            if bootstrap.has_xattrs(nid):
+            if tree.has_xattrs(nid):
                 return True
-            if nid not in seen and stat.S_ISDIR(bootstrap.attributes(nid)[0]):
+            if nid not in seen and stat.S_ISDIR(tree.attributes(nid)[0]):
                 seen.add(nid)
                 pending.append(nid)
     return False

@@ -11,7 +11,7 @@ import gc
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 
@@ -27,7 +27,7 @@ from .errors import FusefsError
 from .operations import Operations
 from .supervisor import Handoff
 from .translation import Translation
-from .vfs import Image, Vfs
+from .vfs import Vfs
 from .vitals import Vitals
 
 logger = logging.getLogger(__name__)
@@ -58,8 +58,8 @@ _EXPECTED = (FusefsError, ChunkstoreError, RafsError, OSError)
 class Wired:
     """What a daemon serves."""
 
-    images: Sequence[Image]
-    """In the same order in every daemon of a mount: it decides their node numbers."""
+    vfs: Vfs
+    """The wiring may add images to it, and remove them, while it is served."""
     statistics: Callable[[], Mapping[str, object]]
     """What ``status`` says beyond what this package knows, ready for JSON."""
 
@@ -115,16 +115,20 @@ class _Session:
         self._handoff = handoff
         self._wired = wired
         self._channel = trio.socket.from_stdlib_socket(handoff.channel)
-        self._vfs = Vfs(wired.images)
+        self._vfs = wired.vfs
         self._translation = Translation()
-        self._bareness = Bareness(self._vfs.bootstraps)
+        self._bareness = Bareness(self._vfs.trees) if self._vfs.fixed else None
         self._connected = trio.Event()
         self._started = time.monotonic()
         self._over = trio.CancelScope()
 
     async def run(self) -> None:
         operations = Operations(
-            self._vfs, self._handoff.vitals, self._translation, self._bareness, self._take_device
+            self._vfs,
+            self._handoff.vitals,
+            self._translation,
+            self._bareness or _never,
+            self._take_device,
         )
         pyfuse3.init(operations, f"/dev/fd/{self._handoff.init}", set())
         gc.collect()
@@ -134,7 +138,8 @@ class _Session:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._announce)
                 nursery.start_soon(self._obey)
-                nursery.start_soon(self._bareness.run)
+                if self._bareness is not None:
+                    nursery.start_soon(self._bareness.run)
                 nursery.start_soon(self._answer_callers, nursery)
                 await pyfuse3.main(IDLE_TASKS, MAX_TASKS)
                 self._over.cancel()
@@ -206,6 +211,11 @@ class _Session:
             "last_error": last_error,
             "last_error_at": self._translation.last_error_at,
         }
+
+
+def _never() -> bool:
+    """Say that images with extended attributes may yet come."""
+    return False
 
 
 async def _line(caller: trio.socket.SocketType) -> bytes:

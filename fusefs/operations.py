@@ -2,8 +2,9 @@
 
 Nothing here is kept between requests but caches of what never changes, so a daemon that takes
 another's place answers the same. Every handler begins by counting, which the supervisor reads, and
-runs inside the translation of errors. The image is immutable: the kernel may keep names, attributes
-and data as long as it likes, and "not there" as well.
+runs inside the translation of errors. An image is immutable: the kernel may keep names, attributes
+and data as long as it likes, and "not there" as well. Only the names of images in a catalogue come
+and go: these it must ask for each time.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ class Operations(pyfuse3.Operations):
         self._bare = bare
         self._take_device = take_device
         self._entries: dict[int, EntryAttributes] = {}
+        vfs.on_removal(self._entries.clear)
         self._absent = EntryAttributes()
         self._absent.st_ino = 0
         self._absent.entry_timeout = FOREVER
@@ -73,6 +75,8 @@ class Operations(pyfuse3.Operations):
         self._count[0] += 1
         with self._translated:
             node = self._vfs.lookup(parent_inode, name)
+            if not self._vfs.lasts(parent_inode):
+                return self._passing(node)
             return self._absent if node is None else self._entry(node)
 
     # Not a coroutine as its base is: pyfuse3 awaits what it gets unless that is None.
@@ -131,8 +135,9 @@ class Operations(pyfuse3.Operations):
             return
         if start < _DOTDOT and not reply(token, b"..", entry(self._vfs.parent(node)), _DOTDOT):
             return
+        lasts = self._vfs.lasts(node)
         for name, child, cookie in self._vfs.listing(node, max(0, start - _DOTS)):
-            attributes = kept.get(child) or entry(child)
+            attributes = (kept.get(child) or entry(child)) if lasts else self._passing(child)
             if not reply(token, name, attributes, cookie + _DOTS):
                 return
 
@@ -171,15 +176,32 @@ class Operations(pyfuse3.Operations):
         with self._translated:
             return list(self._vfs.xattrs(inode))
 
+    def _passing(self, node: int | None) -> EntryAttributes:
+        """Return what the kernel is told of a name that may come or go, and may not keep."""
+        if node is None:
+            raise FUSEError(errno.ENOENT)
+        entry = self._made(node)
+        entry.entry_timeout = 0.0
+        return entry
+
     def _entry(self, node: int) -> EntryAttributes:
         """Return what the kernel is told of *node*; shared, so nobody may change it."""
         kept = self._entries.get(node)
         if kept is not None:
             return kept
+        entry = self._made(node)
+        if self._vfs.lasts(node):
+            if len(self._entries) >= _KEPT:
+                self._entries.clear()
+            self._entries[node] = entry
+        return entry
+
+    def _made(self, node: int) -> EntryAttributes:
         mode, nlink, uid, gid, rdev, size, mtime, nsec, _ = self._vfs.attributes(node)
         entry = EntryAttributes()
         entry.st_ino = node
-        entry.entry_timeout = entry.attr_timeout = FOREVER
+        entry.entry_timeout = FOREVER
+        entry.attr_timeout = FOREVER if self._vfs.lasts(node) else 0.0
         entry.st_mode = mode
         entry.st_nlink = nlink
         entry.st_uid = uid
@@ -188,9 +210,6 @@ class Operations(pyfuse3.Operations):
         entry.st_size = size
         entry.st_blocks = (size + 511) >> 9
         entry.st_mtime_ns = entry.st_ctime_ns = entry.st_atime_ns = mtime * _NS + nsec
-        if len(self._entries) >= _KEPT:
-            self._entries.clear()
-        self._entries[node] = entry
         return entry
 
 

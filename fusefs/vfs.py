@@ -4,26 +4,39 @@ A node number is ``slot << 40 | nid + 2``: 0 is illegal in FUSE, 1 is the root, 
 in one session have a slot each. The same image in the same slot has the same numbers after a
 restart of the daemon, so the kernel never notices one. A file handle is the node number.
 
-One image alone is slot 0, and its root directory is node 1. Several lie side by side in a root
-directory of their own, which is slot 0 then; they count from slot 1 in the order given.
+An image alone is slot 0, and its root directory is node 1. In a catalogue images lie side by side
+in a root directory of their own, which is slot 0 then; they come and go while it is mounted, each
+with a slot that it keeps (`Slots`). What an image shows is its tree, or its decoded blobs as files
+(`BlobFiles`): a tree, too.
+
+Tasks: of the event loop. ``add`` and ``remove`` do not await.
 """
 
 from __future__ import annotations
 
 import itertools
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from chunkstore import Blob, Buffer, Chunk, Extent, ExtentReader
-from rafs import BadImage, Bootstrap, NoEntry
+from chunkstore import Blob, Buffer, Chunk, Extent, ExtentReader, Unreachable
+from rafs import BadImage, NoEntry
 
+from .errors import FusefsError
 from .prefetch import Streams
+from .slots import Slots
 
 ROOT = 1
 SLOT_BITS = 40
 _MAX_NID = (1 << SLOT_BITS) - 3
+
+WAITING_READS = 1536
+"""Reads of all images that may wait before one image's is refused that has its share; less than
+what the kernel lets be under way (`fusefs.device`), so that every other image goes on."""
+
+SHARE = 64
+"""Waiting reads that an image may have however many the others have."""
 
 Attributes = tuple[int, int, int, int, int, int, int, int, int]
 """mode, nlink, uid, gid, rdev, size, mtime, mtime_nsec, ino."""
@@ -40,13 +53,70 @@ class Reader(ExtentReader, Protocol):
         ...
 
 
+class Tree(Protocol):
+    """Files by inode number, as a ``rafs.Bootstrap`` has them; what each raises is there, too."""
+
+    @property
+    def root(self) -> int:
+        """The root directory."""
+        ...
+
+    @property
+    def inode_count(self) -> int:
+        """How many inodes there are."""
+        ...
+
+    @property
+    def blobs(self) -> Sequence[Blob]:
+        """What the bytes are in."""
+        ...
+
+    @property
+    def attributes(self) -> Callable[[int], Attributes]:
+        """Return what ``stat`` shows of an inode."""
+        ...
+
+    @property
+    def lookup(self) -> Callable[[int, bytes], int | None]:
+        """Return the inode of a name in a directory."""
+        ...
+
+    @property
+    def scan(self) -> Callable[[int, int], Iterator[Listed]]:
+        """Yield a directory's entries behind a cookie."""
+        ...
+
+    @property
+    def target(self) -> Callable[[int], bytes]:
+        """Return a symlink's target."""
+        ...
+
+    @property
+    def has_xattrs(self) -> Callable[[int], bool]:
+        """Say whether an inode has extended attributes."""
+        ...
+
+    @property
+    def xattrs(self) -> Callable[[int], Mapping[bytes, bytes]]:
+        """Return an inode's extended attributes."""
+        ...
+
+    def parent(self, nid: int) -> int:
+        """Return the directory that a directory is in."""
+        ...
+
+    def extents(self, nid: int, start: int, stop: int) -> Sequence[Extent]:
+        """Return what holds a range of a file."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Image:
     """One image and where its bytes come from."""
 
     name: str
     """What its directory is called where several images lie side by side."""
-    bootstrap: Bootstrap
+    tree: Tree
     reader: Reader
 
 
@@ -54,36 +124,39 @@ class _Slot:
     """One image's part of the node numbers."""
 
     def __init__(self, number: int, image: Image) -> None:
-        self.bootstrap = image.bootstrap
+        self.name = image.name
+        self.tree = image.tree
         self.reader = image.reader
         self.base = (number << SLOT_BITS) + 2
-        self.top = ROOT if number == 0 else self.base + image.bootstrap.root
+        self.top = ROOT if number == 0 else self.base + image.tree.root
         """The node of its root directory."""
         self.streams = Streams()
+        self.waiting = 0
+        """How many of its reads wait for a source."""
 
     def nid(self, node: int) -> int:
-        return self.bootstrap.root if node == ROOT else node - self.base
+        return self.tree.root if node == ROOT else node - self.base
 
     def node(self, nid: int) -> int:
-        if nid == self.bootstrap.root:
+        if nid == self.tree.root:
             return self.top
         if nid > _MAX_NID:
             raise BadImage(f"inode number {nid} does not fit {SLOT_BITS} bits")
         return self.base + nid
 
     def lookup(self, node: int, name: bytes) -> int | None:
-        nid = self.bootstrap.lookup(self.nid(node), name)
+        nid = self.tree.lookup(self.nid(node), name)
         return None if nid is None else self.node(nid)
 
     def parent(self, node: int) -> int:
-        return ROOT if node == self.top else self.node(self.bootstrap.parent(self.nid(node)))
+        return ROOT if node == self.top else self.node(self.tree.parent(self.nid(node)))
 
     def attributes(self, node: int) -> Attributes:
-        return self.bootstrap.attributes(self.nid(node))
+        return self.tree.attributes(self.nid(node))
 
     def listing(self, node: int, cookie: int) -> Iterator[Listed]:
         base = self.base
-        for name, nid, place in self.bootstrap.scan(self.nid(node), cookie):
+        for name, nid, place in self.tree.scan(self.nid(node), cookie):
             if nid > _MAX_NID:
                 raise BadImage(f"inode number {nid} does not fit {SLOT_BITS} bits")
             yield name, base + nid, place
@@ -92,40 +165,82 @@ class _Slot:
 class _Catalogue:
     """The root directory that several images lie in."""
 
-    def __init__(self, slots: Mapping[bytes, _Slot]) -> None:
-        self._slots = slots
+    def __init__(self) -> None:
+        self.slots: dict[bytes, tuple[int, _Slot]] = {}
+        """Number and slot by name; the numbers grow and are the cookies."""
 
     def lookup(self, node: int, name: bytes) -> int | None:
-        slot = self._slots.get(name)
-        return None if slot is None else slot.top
+        found = self.slots.get(name)
+        return None if found is None else found[1].top
 
     def parent(self, node: int) -> int:
         return ROOT
 
     def attributes(self, node: int) -> Attributes:
-        return stat.S_IFDIR | 0o755, 2 + len(self._slots), 0, 0, 0, 4096, 0, 0, ROOT
+        return stat.S_IFDIR | 0o755, 2 + len(self.slots), 0, 0, 0, 4096, 0, 0, ROOT
 
     def listing(self, node: int, cookie: int) -> Iterator[Listed]:
-        for place, (name, slot) in enumerate(self._slots.items(), 1):
-            if place > cookie:
-                yield name, slot.top, place
+        for number, name in sorted((number, name) for name, (number, _) in self.slots.items()):
+            if number > cookie:
+                yield name, self.slots[name][1].top, number
 
 
 class Vfs:
     """The file system; every method raises NoEntry, WrongKind or BadImage."""
 
-    def __init__(self, images: Sequence[Image]) -> None:
-        first = 0 if len(images) == 1 else 1
-        self._images = {number: _Slot(number, image) for number, image in enumerate(images, first)}
-        self._directories: dict[int, _Slot | _Catalogue] = dict(self._images)
+    def __init__(self, alone: Image | None = None, slots: Slots | None = None) -> None:
+        """Show *alone* and nothing else, or a catalogue with nothing in it yet."""
+        self._numbers = slots or Slots()
+        self._images: dict[int, _Slot] = {}
+        self._directories: dict[int, _Slot | _Catalogue] = {}
+        self._catalogue = _Catalogue()
+        self._changed: Callable[[], None] = lambda: None
         self.waiting = 0
         """How many reads wait for a source."""
-        if first:
-            names = [image.name.encode() for image in images]
-            catalogue = dict(zip(names, self._images.values(), strict=True))
-            if len(catalogue) != len(images):
-                raise ValueError("two images of one name")
-            self._directories[0] = _Catalogue(catalogue)
+        self.fixed = alone is not None
+        """Whether what is shown stays as it is."""
+        if alone is not None:
+            self._images[0] = self._directories[0] = _Slot(0, alone)
+        else:
+            self._directories[0] = self._catalogue
+
+    def add(self, image: Image) -> int:
+        """Show *image* in the catalogue from now on and return its directory's node.
+
+        Its slot is the one that its name had in a daemon before this one. Raises FusefsError when
+        the name is taken or no slot can be had, ValueError for what cannot be a name.
+        """
+        name = image.name.encode()
+        if self.fixed or not name or b"/" in name or b"\0" in name or name in (b".", b".."):
+            raise ValueError(f"{image.name!r}: not a name for a directory in this file system")
+        if name in self._catalogue.slots:
+            raise FusefsError(f"{image.name}: shown already")
+        number = self._numbers.take(image.name)
+        slot = _Slot(number, image)
+        self._images[number] = self._directories[number] = slot
+        self._catalogue.slots[name] = number, slot
+        return slot.top
+
+    def remove(self, name: str) -> None:
+        """Show the image called *name* no more; what is still open of it fails from now on.
+
+        Raises NoEntry when there is none.
+        """
+        found = self._catalogue.slots.pop(name.encode(), None)
+        if found is None:
+            raise NoEntry(f"{name}: no such image")
+        number, _ = found
+        del self._images[number], self._directories[number]
+        self._numbers.drop(name)
+        self._changed()
+
+    def on_removal(self, forget: Callable[[], None]) -> None:
+        """Have *forget* called whenever an image has gone."""
+        self._changed = forget
+
+    def lasts(self, node: int) -> bool:
+        """Say whether what directory *node* holds stays as it is."""
+        return self.fixed or node != ROOT
 
     def lookup(self, node: int, name: bytes) -> int | None:
         """Return the node called *name* in directory *node*, None if there is none."""
@@ -149,13 +264,13 @@ class Vfs:
     def target(self, node: int) -> bytes:
         """Return a symlink's target."""
         slot = self._slot(node)
-        return slot.bootstrap.target(slot.nid(node))
+        return slot.tree.target(slot.nid(node))
 
     def xattrs(self, node: int) -> Mapping[bytes, bytes]:
         """Return all extended attributes, by full name."""
         slot = self._slot(node)
         nid = slot.nid(node)
-        return slot.bootstrap.xattrs(nid) if slot.bootstrap.has_xattrs(nid) else {}
+        return slot.tree.xattrs(nid) if slot.tree.has_xattrs(nid) else {}
 
     def look(self, node: int, start: int, size: int) -> Buffer | None:
         """Return *size* bytes of a file from *start* on, if they are here; fewer at its end.
@@ -163,7 +278,7 @@ class Vfs:
         The answer may be a view of the cache, right until the calling task next awaits.
         """
         slot = self._slot(node)
-        extents = slot.bootstrap.extents(slot.nid(node), start, start + size)
+        extents = slot.tree.extents(slot.nid(node), start, start + size)
         return slot.reader.look(extents) if extents else b""
 
     async def read(self, node: int, start: int, size: int) -> Buffer:
@@ -173,38 +288,42 @@ class Vfs:
         the kernel's and a task, and there must be some for the other images.
         """
         slot = self._slot(node)
-        extents = slot.bootstrap.extents(slot.nid(node), start, start + size)
+        extents = slot.tree.extents(slot.nid(node), start, start + size)
+        if self.waiting >= WAITING_READS and slot.waiting >= SHARE:
+            raise Unreachable(f"{slot.name}: {slot.waiting} of {self.waiting} waiting reads")
         self.waiting += 1
+        slot.waiting += 1
         try:
             return await slot.reader.read(extents)
         finally:
             self.waiting -= 1
+            slot.waiting -= 1
 
     def ahead(self, node: int, start: int, size: int) -> None:
         """Take note of a read, and have fetched what a sequential reader will ask for next."""
         slot = self._slot(node)
         nid = slot.nid(node)
-        length = slot.bootstrap.attributes(nid)[5]
+        length = slot.tree.attributes(nid)[5]
         if start + size >= length:
             return
         wanted = slot.streams.read(node, start, start + size, length)
-        if wanted is not None and not _want(slot, slot.bootstrap.extents(nid, *wanted)):
+        if wanted is not None and not _want(slot, slot.tree.extents(nid, *wanted)):
             slot.streams.take_back(node, wanted[0])
 
     @property
-    def bootstraps(self) -> Sequence[Bootstrap]:
-        """The images' metadata."""
-        return [slot.bootstrap for slot in self._images.values()]
+    def trees(self) -> Sequence[Tree]:
+        """What the images show."""
+        return [slot.tree for slot in self._images.values()]
 
     @property
     def inode_count(self) -> int:
         """How many inodes the images have."""
-        return sum(slot.bootstrap.inode_count for slot in self._images.values())
+        return sum(slot.tree.inode_count for slot in self._images.values())
 
     @property
     def size(self) -> int:
         """How many bytes of data the images have."""
-        blobs = {blob.id: blob for slot in self._images.values() for blob in slot.bootstrap.blobs}
+        blobs = {blob.id: blob for slot in self._images.values() for blob in slot.tree.blobs}
         return sum(blob.size for blob in blobs.values())
 
     def _slot(self, node: int) -> _Slot:

@@ -33,8 +33,8 @@ class Session:
     def __init__(self, image: Path, reader: DecodedFiles) -> None:
         self.bootstrap = Bootstrap.open(image / "image.boot")
         self.vitals, self.translation = Vitals(), Translation()
-        vfs = Vfs([Image("image", self.bootstrap, reader)])
-        self.bareness = Bareness(vfs.bootstraps)
+        vfs = Vfs(Image("image", self.bootstrap, reader))
+        self.bareness = Bareness(vfs.trees)
         self.taken = 0
         self.operations = Operations(
             vfs, self.vitals, self.translation, self.bareness, self._take_device
@@ -69,6 +69,31 @@ async def test_absence_is_an_answer_that_is_kept(session: Session) -> None:
     entry = await session.operations.lookup(ROOT, b"absent", CTX)
     assert entry.st_ino == 0
     assert entry.entry_timeout == module.FOREVER
+
+
+async def test_names_that_come_and_go_are_asked_for_each_time(session: Session) -> None:
+    vfs = Vfs()
+    operations = Operations(
+        vfs, session.vitals, session.translation, session.bareness, lambda: None
+    )
+    reader = DecodedFiles(Path())
+    with pytest.raises(FUSEError) as caught:
+        await operations.lookup(ROOT, b"image", CTX)
+    assert caught.value.errno == errno.ENOENT, "an answer that the kernel does not keep"
+    assert (await operations.getattr(ROOT, CTX)).attr_timeout == 0
+    vfs.add(Image("image", session.bootstrap, reader))
+    top = await operations.lookup(ROOT, b"image", CTX)
+    assert (top.entry_timeout, top.attr_timeout) == (0, module.FOREVER)
+    big = await operations.lookup(top.st_ino, b"big", CTX)
+    assert big.entry_timeout == module.FOREVER
+    assert (await operations.lookup(top.st_ino, b"absent", CTX)).st_ino == 0
+    assert (await operations.getattr(ROOT, CTX)).st_nlink == 3
+    vfs.remove("image")
+    with pytest.raises(FUSEError):
+        await operations.lookup(ROOT, b"image", CTX)
+    with pytest.raises(FUSEError):
+        await operations.getattr(big.st_ino, CTX)
+    assert (await operations.getattr(ROOT, CTX)).st_nlink == 2
 
 
 async def test_reads_give_views_and_no_copy(session: Session) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import stat
 from pathlib import Path
 
@@ -9,9 +10,12 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chunkstore import Unreachable
 from fixtures.extents import DecodedFiles
 from fixtures.small import BIG, small
-from fusefs.vfs import ROOT, SLOT_BITS, Image, Vfs
+from fusefs.errors import FusefsError
+from fusefs.slots import Slots
+from fusefs.vfs import ROOT, SLOT_BITS, WAITING_READS, Image, Vfs
 from rafs import BadImage, Bootstrap, NoEntry, WrongKind
 
 
@@ -22,7 +26,7 @@ def reader(image: Path) -> DecodedFiles:
 
 @pytest.fixture
 def vfs(image: Path, reader: DecodedFiles) -> Vfs:
-    return Vfs([Image("image", Bootstrap.open(image / "image.boot"), reader)])
+    return Vfs(Image("image", Bootstrap.open(image / "image.boot"), reader))
 
 
 def _node(vfs: Vfs, *names: bytes) -> int:
@@ -46,7 +50,9 @@ def test_one_image_is_the_root(vfs: Vfs) -> None:
 
 def test_several_images_lie_in_a_directory_each(image: Path, reader: DecodedFiles) -> None:
     bootstrap = Bootstrap.open(image / "image.boot")
-    vfs = Vfs([Image("one", bootstrap, reader), Image("two", bootstrap, reader)])
+    vfs = Vfs()
+    for name in ("one", "two"):
+        vfs.add(Image(name, bootstrap, reader))
     assert [name for name, _, _ in vfs.listing(ROOT, 0)] == [b"one", b"two"]
     assert [name for name, _, _ in vfs.listing(ROOT, 1)] == [b"two"]
     one, two = (_node(vfs, name, b"folder", b"inside") for name in (b"one", b"two"))
@@ -61,13 +67,62 @@ def test_several_images_lie_in_a_directory_each(image: Path, reader: DecodedFile
 
 def test_images_of_one_name_are_a_mistake(image: Path, reader: DecodedFiles) -> None:
     same = Image("one", Bootstrap.open(image / "image.boot"), reader)
-    with pytest.raises(ValueError, match="one name"):
-        Vfs([same, same])
+    vfs = Vfs()
+    vfs.add(same)
+    with pytest.raises(FusefsError, match="one: shown already"):
+        vfs.add(same)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\0b"])
+def test_what_cannot_be_a_name_is_refused(image: Path, reader: DecodedFiles, name: str) -> None:
+    with pytest.raises(ValueError, match="not a name"):
+        Vfs().add(Image(name, Bootstrap.open(image / "image.boot"), reader))
+
+
+def test_removed_image_is_gone_and_its_slot_is_not_given_again(
+    image: Path, reader: DecodedFiles
+) -> None:
+    bootstrap = Bootstrap.open(image / "image.boot")
+    vfs = Vfs()
+    first = vfs.add(Image("one", bootstrap, reader))
+    big = _node(vfs, b"one", b"big")
+    vfs.remove("one")
+    assert vfs.lookup(ROOT, b"one") is None
+    assert list(vfs.listing(ROOT, 0)) == []
+    for ask in (vfs.attributes, vfs.parent, lambda node: vfs.look(node, 0, 10)):
+        with pytest.raises(NoEntry):
+            ask(big)
+    assert vfs.add(Image("one", bootstrap, reader)) != first
+    with pytest.raises(NoEntry):
+        vfs.attributes(big)
+    with pytest.raises(NoEntry):
+        vfs.remove("two")
+
+
+def test_slots_are_remembered_over_restarts(
+    image: Path, tmp_path: Path, reader: DecodedFiles
+) -> None:
+    bootstrap = Bootstrap.open(image / "image.boot")
+    one, two = (Image(name, bootstrap, reader) for name in ("one", "two"))
+    vfs = Vfs(slots=Slots(tmp_path / "slots"))
+    nodes = vfs.add(one), vfs.add(two)
+    again = Vfs(slots=Slots(tmp_path / "slots"))
+    assert (again.add(two), again.add(one)) == nodes[::-1], "in any order"
+    again.remove("two")
+    third = Vfs(slots=Slots(tmp_path / "slots"))
+    assert third.add(two) not in nodes
+    assert Slots(tmp_path / "slots").names == {"one", "two"}
+
+
+def test_slots_that_cannot_be_read_are_no_reason_to_begin_anew(tmp_path: Path) -> None:
+    (tmp_path / "slots").write_text("{")
+    with pytest.raises(FusefsError, match="cannot be read"):
+        Slots(tmp_path / "slots")
 
 
 def test_node_numbers_are_the_same_after_a_restart(image: Path, vfs: Vfs) -> None:
     again = Vfs(
-        [Image("image", Bootstrap.open(image / "image.boot"), DecodedFiles(image / "decoded"))]
+        Image("image", Bootstrap.open(image / "image.boot"), DecodedFiles(image / "decoded"))
     )
     for names in ((b"big",), (b"folder", b"inside")):
         assert _node(vfs, *names) == _node(again, *names)
@@ -115,7 +170,7 @@ def _ready(factory: pytest.TempPathFactory) -> Vfs:
         folder = factory.mktemp("vfs")
         small().save(folder)
         reader = DecodedFiles(folder / "decoded")
-        _MADE.append(Vfs([Image("image", Bootstrap.open(folder / "image.boot"), reader)]))
+        _MADE.append(Vfs(Image("image", Bootstrap.open(folder / "image.boot"), reader)))
     return _MADE[0]
 
 
@@ -169,3 +224,26 @@ async def test_cancelled_reader_waits_no_more(vfs: Vfs) -> None:
     with trio.move_on_after(0):
         await vfs.read(_node(vfs, b"big"), 0, 4096)
     assert vfs.waiting == 0
+
+
+async def test_image_that_stalls_does_not_take_all_the_reads_there_are(
+    image: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    bootstrap = Bootstrap.open(image / "image.boot")
+    dead = DecodedFiles(image / "decoded", ready=False, delay=math.inf)
+    vfs = Vfs()
+    for name in ("dead", "slow"):
+        vfs.add(Image(name, bootstrap, dead if name == "dead" else _slow(image)))
+    stalled, other = (_node(vfs, name, b"big") for name in (b"dead", b"slow"))
+    async with trio.open_nursery() as nursery:
+        for _ in range(WAITING_READS):
+            nursery.start_soon(vfs.read, stalled, 0, 10)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(Unreachable, match="dead: 1536 of 1536"):
+            await vfs.read(stalled, 0, 10)
+        assert bytes(await vfs.read(other, 0, 10)) == BIG[:10]
+        nursery.cancel_scope.cancel()
+
+
+def _slow(image: Path) -> DecodedFiles:
+    return DecodedFiles(image / "decoded", ready=False, delay=1.0)
