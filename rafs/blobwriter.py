@@ -61,11 +61,19 @@ class BlobWriter:
             self._flush()
         return size
 
-    def finish(self) -> Digest:
-        """Write what is left and return the file's SHA-256; raises OSError."""
+    def settle(self) -> None:
+        """Wait until all that was handed in is in the file, if not on the disk; raises OSError."""
         self._flush()
         self._queue.join()
         self._raise_failure()
+
+    def abandon(self) -> None:
+        """Spare the file, which nobody wants any more, the way to the disk."""
+        self._abandoned = True
+
+    def finish(self) -> Digest:
+        """Write what is left and return the file's SHA-256; raises OSError."""
+        self.settle()
         self._queue.put(None)
         return Digest(Algorithm.SHA256, self._sha256.digest())
 
@@ -117,7 +125,7 @@ class BlobWriter:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        self._abandoned = exc is not None
+        self._abandoned = self._abandoned or exc is not None
         self._queue.put(None)
         self._thread.join()
         os.close(self._fd)

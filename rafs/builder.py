@@ -2,8 +2,9 @@
 
 Data's way: the source hands tasks to the packer; threads read, hash and compress; the results are
 taken in order, so that the same input gives the same bytes; new chunks go to the blob, which a
-thread of its own hashes and writes; the tree, complete then, is encoded. Memory is bounded by the
-packer's window and the blob's queue, whatever the size of the data; only metadata is held.
+thread of its own hashes and writes; where files are listed that a start needs, the blob is laid out
+anew in their order; the tree, complete then, is encoded. Memory is bounded by the packer's window
+and the blob's queue, whatever the size of the data; only metadata is held.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from chunkstore import Algorithm, Codec, Digest
 
-from . import v6_encode
+from . import listed, v6_encode
 from .blobtail import encode_packed_tail
 from .blobwriter import BlobWriter
 from .bootstrap import Bootstrap
@@ -27,12 +28,16 @@ from .errors import BadSource
 from .ordered import Ordered
 from .packer import WINDOW, Packer
 from .packing import Packed, Rules
+from .relayout import lay_out, listed_first
 from .scratch import scratch
 from .sources.source import Harvest, Source
 from .stock import Stock
 from .targets.draft import Draft, Piece, Target
 from .tree import Node
 from .v6_tables import BlobEntry
+
+Trace = Callable[[Draft], Sequence[bytes]]
+"""Tries a built image out, and returns the paths that a start needed, first things first."""
 
 Progress = Callable[[int, int | None], None]
 """Told, in the caller's thread, how many bytes are packed and, if known, of about how many."""
@@ -49,6 +54,8 @@ class BuildOptions:
     """Older images whose chunks need not be stored again. They stay the caller's to close."""
     prefetch: Sequence[bytes] = ()
     """Paths in the image that a mount should fetch ahead, first things first."""
+    trace: Trace | None = None
+    """Finds more of them, once all is packed; it gets an image that nobody else ever sees."""
     threads: int | None = None
     """None: as many as this process may use cores."""
 
@@ -137,11 +144,14 @@ class _Build:
 
     def run(self, target: Target, progress: Progress | None) -> BuildResult:
         """Pack, encode, publish."""
-        with BlobWriter(self._folder / "blob") as writer:
+        with ExitStack() as files:
+            writer = files.enter_context(BlobWriter(self._folder / "packed"))
             stock = Stock(self._rules, writer, self._dict)
             harvest, size = self._pack(stock, progress)
+            nodes, missing = self._listed(harvest, stock, writer)
+            writer = self._laid_out(stock, nodes, writer, files)
             blob, entries = self._finish_blob(stock, writer)
-            bootstrap, missing = self._encode(harvest.root, stock, entries)
+            bootstrap = self._encode("bootstrap", harvest.root, stock, entries, nodes)
             writer.sync()
         draft = Draft(
             self._folder, bootstrap, blob, entries, self._rules.chunk_size, harvest.config
@@ -183,6 +193,34 @@ class _Build:
             progress(packer.size, packer.size)
         return harvest, packer.size
 
+    def _listed(
+        self, harvest: Harvest, stock: Stock, writer: BlobWriter
+    ) -> tuple[list[Node], list[str]]:
+        """Return the files that a start needs, in its order, and what is to be said of them."""
+        paths, trace = list(self._options.prefetch), self._options.trace
+        if trace is not None:
+            writer.abandon()
+            blob, entries = self._finish_blob(stock, writer)
+            bootstrap = self._encode("trial", harvest.root, stock, entries, ())
+            rules = self._rules
+            draft = Draft(self._folder, bootstrap, blob, entries, rules.chunk_size, harvest.config)
+            paths += trace(draft)
+        return listed.find(harvest.root, paths)
+
+    def _laid_out(
+        self, stock: Stock, nodes: Sequence[Node], packed: BlobWriter, files: ExitStack
+    ) -> BlobWriter:
+        """Return the blob with what *nodes* need in front; *packed* itself where it is there."""
+        order = listed_first(stock, nodes) if nodes else None
+        if order is None and self._options.trace is None:
+            return packed
+        writer = files.enter_context(BlobWriter(self._folder / "blob"))
+        if self._options.trace is None:
+            packed.abandon()
+            packed.settle()
+        lay_out(stock, order or range(len(stock.own)), packed.path, writer)
+        return writer
+
     def _finish_blob(
         self, stock: Stock, writer: BlobWriter
     ) -> tuple[Piece | None, tuple[BlobEntry, ...]]:
@@ -197,34 +235,21 @@ class _Build:
         return piece, tuple(entry or new for entry in stock.entries)
 
     def _encode(
-        self, root: Node, stock: Stock, entries: tuple[BlobEntry, ...]
-    ) -> tuple[Piece, list[str]]:
-        nodes, missing = _prefetched(root, self._options.prefetch)
-        bootstrap = Piece.write(
-            self._folder / "bootstrap",
+        self,
+        name: str,
+        root: Node,
+        stock: Stock,
+        entries: tuple[BlobEntry, ...],
+        prefetch: Sequence[Node],
+    ) -> Piece:
+        return Piece.write(
+            self._folder / name,
             lambda file: v6_encode.encode(
                 root,
                 entries,
                 stock.chunks,
                 file,
                 chunk_size=self._rules.chunk_size,
-                prefetch=nodes,
+                prefetch=prefetch,
             ),
         )
-        return bootstrap, missing
-
-
-def _prefetched(root: Node, paths: Sequence[bytes]) -> tuple[list[Node], list[str]]:
-    """Return the nodes at *paths*, each once, and a word about each path that is not there."""
-    found: dict[Node, None] = {}
-    missing = []
-    for path in paths:
-        node: Node | None = root
-        for name in path.split(b"/"):
-            if name and node is not None:
-                node = node.children.get(name)
-        if node is None:
-            missing.append(f"not in the image, so not fetched ahead: {os.fsdecode(path)}")
-        else:
-            found[node] = None
-    return list(found), missing

@@ -18,6 +18,8 @@ from .v6_tables import BlobEntry
 BLOCK = 4096
 """Decoded chunks start on blocks, so that the kernel can map them."""
 
+_DIGEST = 32
+
 
 class OwnChunks:
     """The chunks of a new blob in its order, packed: 60 bytes each."""
@@ -37,6 +39,15 @@ class OwnChunks:
         self._sizes.append(size)
         self._stored_offsets.append(stored_offset)
         self._stored_sizes.append(stored_size)
+
+    def place(self, index: int) -> Place:
+        """Return where a chunk is."""
+        where = self._offsets[index], self._sizes[index]
+        return index, *where, self._stored_offsets[index], self._stored_sizes[index]
+
+    def digest(self, index: int) -> bytes:
+        """Return a chunk's digest."""
+        return bytes(self.digests[index * _DIGEST : (index + 1) * _DIGEST])
 
     def __len__(self) -> int:
         return len(self._sizes)
@@ -87,6 +98,10 @@ class Stock:
                 self.shared += size
             placed.append(number)
         return placed
+
+    def own_numbers(self) -> list[int]:
+        """Return the numbers of the new blob's chunks, in the order that they were stored in."""
+        return self.chunks.numbers_of(self._blobs.get("", -1))
 
     def _store(self, digest: bytes, size: int, stored: Buffer, coded: bool) -> int:
         if not stored:

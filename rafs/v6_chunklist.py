@@ -45,12 +45,25 @@ class ChunkList:
         self._records += CHUNK.pack(
             digest, blob_index, flags, stored_size, size, stored_offset, offset, 0, index, 0
         )
-        high = (index >> 16) << 8 | blob_index + 1
-        self._indexes += erofs.INDEX.pack(index & 0xFFFF, high, offset // erofs.BLOCK)
+        self._indexes += erofs.INDEX.pack(*_index(blob_index, place))
         key = blob_index << 24 | index
         self._sorted = self._sorted and self._last < key
         self._last = key
         return number
+
+    def move(self, number: int, place: Place) -> None:
+        """Give a chunk of this list another place in its blob."""
+        start = number * CHUNK.size
+        index, offset, size, stored_offset, stored_size = place
+        digest, blob_index, flags, *_ = CHUNK.unpack_from(self._records, start)
+        facts = stored_size, size, stored_offset, offset, 0, index, 0
+        CHUNK.pack_into(self._records, start, digest, blob_index, flags, *facts)
+        erofs.INDEX.pack_into(self._indexes, number * erofs.INDEX.size, *_index(blob_index, place))
+        self._sorted = False
+
+    def numbers_of(self, blob_index: int) -> list[int]:
+        """Return the numbers in this list of a blob's chunks, in the order they came."""
+        return [number for number, (blob, _) in enumerate(self._keys()) if blob == blob_index]
 
     def __len__(self) -> int:
         return len(self._records) // CHUNK.size
@@ -88,3 +101,10 @@ class ChunkList:
     def _keys(self) -> Iterator[tuple[int, int]]:
         for record in CHUNK.iter_unpack(self._records):
             yield record[1], record[8]
+
+
+def _index(blob_index: int, place: Place) -> tuple[int, int, int]:
+    """Return what inodes hold of a chunk."""
+    index, offset, *_ = place
+    high = (index >> 16) << 8 | blob_index + 1
+    return index & 0xFFFF, high, offset // erofs.BLOCK

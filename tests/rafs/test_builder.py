@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import tarfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,7 +20,9 @@ from rafs import BadSource, Bootstrap
 from rafs.builder import BuildOptions, BuildResult, build
 from rafs.imagefile import ImageFile
 from rafs.sources.directory import DirectorySource
+from rafs.sources.tarball import TarSource
 from rafs.targets import DirectoryTarget
+from rafs.targets.draft import Draft
 from rafs.v6 import ChunkList
 
 
@@ -201,6 +204,86 @@ def test_files_to_fetch_ahead_are_listed_in_their_order(hard_tree: Path, tmp_pat
         names = {image.lookup(image.root, name): name for name in (b"many", b"a-link")}
         assert [names.get(nid) for nid in image.prefetch] == [None, b"many", b"a-link"]
     assert [b"no/such" in word.encode() for word in result.warnings] == [True]
+
+
+def test_chunks_of_listed_files_lie_together_in_their_order(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "lib").mkdir(parents=True)
+    for number in range(30):
+        (tree / "lib" / f"{number:02d}").write_bytes(os.urandom(5000 + number))
+    (tree / "lib" / "shared").write_bytes((tree / "lib" / "03").read_bytes())
+    (tree / "link").symlink_to("/lib")
+    wanted = (b"/link/17", b"lib/../lib/shared", b"lib/05", b"/lib/17", b"lib")
+    options = BuildOptions(prefetch=wanted, chunk_size=4096)
+    result = built(tree, tmp_path / "image", options)
+    assert of_image(tmp_path / "image") == of_directory(tree)
+    with opened(tmp_path / "image") as image:
+        lib = image.lookup(image.root, b"lib")
+        assert lib is not None
+        names = {nid: name for name, nid, _ in image.scan(lib, 0)} | {lib: b"lib"}
+        assert [names[nid] for nid in image.prefetch] == [b"17", b"shared", b"05", b"lib"]
+        places = [place for nid in image.prefetch[:3] for place in image.file_chunks(nid)]
+        assert [place[1].index for place in places if place] == [0, 1, 2, 3, 4, 5]
+        chunks = list(image.chunks(0))
+        assert [chunk.stored_offset for chunk in chunks[1:]] == [
+            chunk.stored_stop for chunk in chunks[:-1]
+        ]
+    assert result.warnings == ()
+
+
+def test_listed_files_of_an_archive_lie_together_too(hard_tree: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "tree.tar"
+    with tarfile.open(archive, "w") as tar:
+        tar.add(hard_tree / "data", ".")
+    options = BuildOptions(prefetch=[b"text-4096", b"random-1"])
+    build(TarSource(archive), DirectoryTarget(tmp_path / "image"), options)
+    with opened(tmp_path / "image") as image:
+        found = [place for nid in image.prefetch for place in image.file_chunks(nid)]
+        assert [place[1].index for place in found if place] == list(range(len(found)))
+
+
+def test_a_trial_of_the_image_tells_what_a_start_needs(hard_tree: Path, tmp_path: Path) -> None:
+    def trial(draft: Draft) -> list[bytes]:
+        assert draft.blob is not None
+        with closing(Bootstrap.open(draft.bootstrap.path)) as image:
+            assert image.blobs[0].id == draft.blob.digest.hex
+            assert draft.blob.digest.matches(draft.blob.path.read_bytes())
+            assert image.lookup(image.root, b"many") is not None
+        return [b"data/text-4096", b"data/random-1", b"gone", b"gone-2", b"gone-3", b"gone-4"]
+
+    asked = BuildOptions(trace=trial)
+    result = built(hard_tree, tmp_path / "tried", asked)
+    assert of_image(tmp_path / "tried") == of_directory(hard_tree)
+    told = ["not in the image, so not fetched ahead: gone, gone-2, gone-3 and 1 more"]
+    assert list(result.warnings) == told
+    listed = BuildOptions(prefetch=[b"data/text-4096", b"data/random-1"])
+    built(hard_tree, tmp_path / "listed", listed)
+    assert content(tmp_path / "tried") == content(tmp_path / "listed")
+
+
+def test_a_trial_that_fails_leaves_no_image(hard_tree: Path, tmp_path: Path) -> None:
+    def trial(draft: Draft) -> list[bytes]:
+        raise BadSource("the program does not start")
+
+    with pytest.raises(BadSource, match="does not start"):
+        built(hard_tree, tmp_path / "image", BuildOptions(trace=trial))
+    assert not list((tmp_path / "image").iterdir())
+
+
+def test_a_list_keeps_a_chunk_dict_out_of_the_order(hard_tree: Path, tmp_path: Path) -> None:
+    newer = tmp_path / "newer"
+    shutil.copytree(hard_tree / "data", newer)
+    for name in "abc":
+        (newer / name).write_bytes(os.urandom(9000))
+    built(hard_tree, tmp_path / "old")
+    with opened(tmp_path / "old") as image:
+        target = DirectoryTarget(tmp_path / "new", [tmp_path / "old" / "blobs"])
+        options = BuildOptions(dicts=[image], prefetch=[b"text-4096", b"c", b"a"])
+        build(DirectorySource(newer), target, options)
+    assert of_image(tmp_path / "new") == of_directory(newer)
+    with opened(tmp_path / "new") as image:
+        own = [place for nid in image.prefetch[1:] for place in image.file_chunks(nid)]
+        assert [place[1].index for place in own if place] == [0, 1]
 
 
 def test_a_wrong_chunk_size_is_the_callers_fault(tmp_path: Path) -> None:
