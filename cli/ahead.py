@@ -14,8 +14,12 @@ from rafs import Bootstrap
 
 from .setup import Prefetch
 
-_BATCH = 64
-"""Chunks handed over at once."""
+_BATCH_SIZE = 16 << 20
+"""Bytes of chunks handed over at once: what lies together is only fetched together if it is asked
+for together, and the store makes requests of 4 MiB, three at a time, of it."""
+
+_BATCH = 1024
+"""Chunks handed over at once: some milliseconds in which nobody else has a turn."""
 
 _PAUSE = 0.1
 """Seconds until the store is asked again whether it has room."""
@@ -24,7 +28,7 @@ _PAUSE = 0.1
 async def fetch_ahead(bootstrap: Bootstrap, store: ImageStore, mode: Prefetch) -> None:
     """Have the store fetch what *mode* says, as fast as it takes it, behind all readers."""
     for blob, chunks in _batches(_chunks(bootstrap, mode)):
-        while chunks:
+        while chunks:  # the store takes what it has room for
             taken = store.want(blob, chunks)
             chunks = chunks[taken:]
             if chunks:
@@ -57,10 +61,19 @@ def _files(bootstrap: Bootstrap) -> Iterator[int]:
         if stat.S_ISREG(mode):
             yield nid
         elif stat.S_ISDIR(mode):
-            waiting.extend(child for _, child, _ in bootstrap.scan(nid, 0))
+            below = [child for _, child, _ in bootstrap.scan(nid, 0)]
+            waiting.extend(reversed(below))
 
 
 def _batches(places: Iterator[tuple[Blob, Chunk]]) -> Iterator[tuple[Blob, list[Chunk]]]:
     for blob, group in itertools.groupby(places, key=lambda place: place[0]):
-        while batch := [chunk for _, chunk in itertools.islice(group, _BATCH)]:
-            yield blob, batch
+        batch: dict[int, Chunk] = {}
+        size = 0
+        for _, chunk in group:
+            batch[chunk.index] = chunk
+            size += chunk.size
+            if size >= _BATCH_SIZE or len(batch) == _BATCH:
+                yield blob, list(batch.values())
+                batch, size = {}, 0
+        if batch:
+            yield blob, list(batch.values())

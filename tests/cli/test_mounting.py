@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import filecmp
 import os
+import random
 import signal
 from pathlib import Path
 
 import pytest
 
 from fixtures.command import Naiad
+from fixtures.mounting import until
 from fixtures.rangeserver import RangeServer
 
 pytestmark = pytest.mark.kernel
@@ -65,6 +67,49 @@ def test_everything_can_be_fetched_ahead(naiad: Naiad, tree: Path, image: Path) 
     mount = naiad.mount(image, "--prefetch", "all")
     assert _same(tree, mount)
     assert naiad.status(mount)["ready_bytes"] == 3_000_008
+
+
+@pytest.fixture
+def many(naiad: Naiad, tmp_path: Path) -> tuple[Path, int]:
+    """Build an image of many files, each third of them listed, the last first; their bytes, too."""
+    tree = tmp_path / "many"
+    listed: list[str] = []
+    tree.mkdir()
+    draw = random.Random(3)
+    for number in range(600):
+        (tree / f"{number:03d}").write_bytes(draw.randbytes(draw.randrange(1, 50_000)))
+        if number % 3 == 0:
+            listed.insert(0, f"/{number:03d}\n")
+    (tmp_path / "list").write_text("# what a start reads\n" + "".join(listed))
+    naiad.run("build", "--prefetch-list", tmp_path / "list", tree, tmp_path / "many-image")
+    size = sum((tree / name.strip("/\n")).stat().st_size for name in listed)
+    return tmp_path / "many-image", size
+
+
+def test_what_the_image_lists_comes_in_few_requests(naiad: Naiad, many: tuple[Path, int]) -> None:
+    image, size = many
+    with RangeServer(image) as server:
+        mount = naiad.mount(server.url)
+        until(lambda: naiad.status(mount)["ready_bytes"] == size)
+        blob = [asked for asked in server.statistics.ranges if asked[0].startswith("/blobs/")]
+        assert len(blob) <= size // (4 << 20) + 2
+        assert min(start for _, start, _ in blob) == 0
+        assert sum(stop - start for _, start, stop in blob) == size
+
+
+def test_nothing_is_fetched_ahead_unless_wanted(naiad: Naiad, many: tuple[Path, int]) -> None:
+    image, _ = many
+    with RangeServer(image) as server:
+        mount = naiad.mount(server.url, "--prefetch", "none")
+        (mount / "001").read_bytes()
+        (chunk,) = [asked for asked in server.statistics.ranges if asked[0].startswith("/blobs/")]
+        assert chunk[2] - chunk[1] == (mount / "001").stat().st_size
+
+
+def test_paths_that_are_not_there_are_one_line(naiad: Naiad, tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "list").write_text("no/such\nlink\nnone\n")
+    said = naiad.run("build", "--prefetch-list", tmp_path / "list", tree, tmp_path / "image")
+    assert said.stderr == "naiad: not in the image, so not fetched ahead: no/such, none\n"
 
 
 def test_an_unmounted_image_leaves_nothing_behind(naiad: Naiad, image: Path) -> None:
