@@ -22,6 +22,7 @@ from chunkstore import (
     Unreachable,
 )
 from fusefs.errors import Busy, FusefsError, MountFailed, NoAnswer, NotMounted
+from p2p.errors import BadPapers, P2pError, Unsafe, Untrusted
 from rafs.errors import BadImage, BadSource, NoEntry, RafsError, Unsupported, WrongKind
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,10 @@ _SAID = (
     (NoAnswer, "no answer"),
     (MountFailed, "cannot mount"),
     (FusefsError, "failed"),
+    (Unsafe, "not safe"),
+    (BadPapers, "certificate"),
+    (Untrusted, "not trusted"),
+    (P2pError, "failed"),
 )
 """Expected errors and what each is called; the first that fits speaks."""
 

@@ -17,6 +17,7 @@ COMMANDS = {
     "completion": "Print the completion script of a shell.",
     "inspect": "Tell what is in an image.",
     "mount": "Mount an image; its data arrives as it is read.",
+    "pki": "Make an authority and certificates for the hosts of a swarm.",
     "status": "Tell how the mounts of this node are doing.",
     "umount": "Unmount an image.",
     "unpack": "Write an image's files to a directory or a tar.",

@@ -12,7 +12,7 @@ import click
 
 from chunkstore import Algorithm, Codec, Digest, Malformed
 
-from .setup import Prefetch, Setup
+from .setup import Prefetch, Safety, Setup
 
 _BINARY = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(i?b|bit)?(?:/s|ps)?", re.IGNORECASE)
@@ -152,5 +152,37 @@ def setup_options(command: Callable[..., object]) -> Callable[..., object]:
     @functools.wraps(command)
     def gathered(cache: Path, plain_http: bool, **others: object) -> object:
         return command(setup=Setup(cache.absolute(), plain_http), **others)
+
+    return gathered
+
+
+_PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def safety_options(command: Callable[..., object]) -> Callable[..., object]:
+    """Add ``--certificate``, ``--key``, ``--ca`` and ``--insecure``: *command* gets one Safety."""
+
+    @click.option("--certificate", type=_PEM, help="This host's certificate (naiad pki issue).")
+    @click.option("--key", type=_PEM, help="Its key.")
+    @click.option(
+        "--ca", type=_PEM, help="The swarm's CA, which other hosts must be vouched for by."
+    )
+    @click.option("--insecure", is_flag=True, help="Connect beyond loopback without TLS.")
+    @functools.wraps(command)
+    def gathered(
+        certificate: Path | None,
+        key: Path | None,
+        ca: Path | None,
+        insecure: bool,
+        **others: object,
+    ) -> object:
+        if certificate and key and ca:
+            # Not resolved: what renews them may do so by a link that points elsewhere.
+            papers = (certificate.absolute(), key.absolute(), ca.absolute())
+        elif certificate or key or ca:
+            raise click.UsageError("--certificate, --key and --ca go together")
+        else:
+            papers = None
+        return command(safety=Safety(papers, insecure), **others)
 
     return gathered

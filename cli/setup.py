@@ -20,6 +20,16 @@ class Setup:
     """Seconds without progress after which an origin is given up."""
 
 
+@dataclass(frozen=True, slots=True)
+class Safety:
+    """How connections between hosts are secured."""
+
+    papers: tuple[Path, Path, Path] | None = None
+    """Certificate, key and CA."""
+    insecure: bool = False
+    """Plain connections beyond loopback are wanted."""
+
+
 class Prefetch(enum.Enum):
     """What a mount fetches before anybody reads it."""
 
