@@ -50,3 +50,5 @@ class MountRequest:
     cache_limit: int | None
     """Bytes."""
     prefetch: Prefetch
+    trace: Path | None = None
+    """Where the paths of files go as they are read first."""

@@ -25,6 +25,7 @@ from chunkstore.scrub import scrub
 from chunkstore.stack import Counted
 from fusefs import vfs
 from fusefs.daemon import Wired
+from fusefs.trace import traced
 from fusefs.vitals import Vitals
 from rafs import BadImage, Bootstrap, ci
 
@@ -93,8 +94,9 @@ async def wired(request: MountRequest, vitals: Vitals) -> AsyncIterator[Wired]:
             await store.prepare(image.bootstrap.blobs)
             nursery.start_soon(scrub, cache)
             nursery.start_soon(fetch_ahead, image.bootstrap, store, request.prefetch)
-            served = vfs.Image(image.digest.hex[:12], image.bootstrap, store)
-            yield Wired(vfs.Vfs(served), lambda: told(image, store))
+            with traced(image.bootstrap, request.trace) as tree:
+                served = vfs.Image(image.digest.hex[:12], tree, store)
+                yield Wired(vfs.Vfs(served), lambda: told(image, store))
             nursery.cancel_scope.cancel()
     cache.close()
 

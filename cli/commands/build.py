@@ -14,6 +14,7 @@ from cli.output import human, print_facts, print_json
 from cli.progress import bar
 from cli.setup import Setup
 from cli.stack import open_all
+from cli.trial import Trial, trial_options
 from rafs.builder import BuildOptions, BuildResult, build
 
 
@@ -21,6 +22,7 @@ class _How(TypedDict):
     chunk_size: int | None
     codec: Codec
     prefetch: tuple[bytes, ...]
+    trace: Trial | None
     threads: int | None
 
 
@@ -39,6 +41,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @codec_option
 @click.option("--chunk-dict", "dicts", multiple=True, metavar="IMAGE", help="Its chunks are used.")
 @click.option("--prefetch-list", "prefetch", type=_FILE, callback=_paths, help="Paths, one a line.")
+@trial_options
 @click.option("--threads", type=click.IntRange(min=1), help="[default: one per core]")
 @setup_options
 @json_option
@@ -61,8 +64,11 @@ def command(
       naiad build /opt/app ./image
       naiad build --codec zstd --prefetch-list first.txt app.tar.gz ./image
       naiad build registry.example/app:2 registry.example/app:2-lazy
+      naiad build --prefetch-from 'app --selftest' oci:./app oci:./app-lazy
       naiad build --chunk-dict ./image /opt/app-2 ./image-2
     """
+    if dicts and how["trace"] is not None:
+        raise click.UsageError("--prefetch-from needs all the image: leave out --chunk-dict")
     options = BuildOptions(dicts=open_all(dicts, setup), **how)
     with ends(setup) as end, bar("building") as advance:
         result = build(end.source(source), end.target(target), options, advance)

@@ -39,9 +39,13 @@ class _Told(TypedDict):
     read_deadline: float
     options: tuple[str, ...]
     foreground: bool
+    trace: Path | None
     digest: Digest | None
     setup: Setup
     state: Path | None
+
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command()
@@ -53,6 +57,7 @@ class _Told(TypedDict):
 @read_deadline_option
 @click.option("-o", "options", multiple=True, metavar="OPTIONS", help="suid, dev, noexec, …")
 @click.option("--foreground", is_flag=True, help="Stay, and log to stderr.")
+@click.option("--trace", type=_FILE, help="Write the paths of files there as they are first read.")
 @digest_option
 @setup_options
 @state_option
@@ -83,6 +88,7 @@ def command(ctx: click.Context, image: str, mountpoint: Path, **told: Unpack[_To
         pin=told["digest"],
         cache_limit=told["cache_limit"],
         prefetch=told["prefetch"],
+        trace=told["trace"] and told["trace"].absolute(),
     )
     run_mount(spec, lambda handoff: _daemon(handoff, request))
 
