@@ -264,6 +264,15 @@ class Changed(Body, frozen=True):
     validator: Text
 
 
+class Wait(Body, frozen=True):
+    """Somebody is getting these, or the asker's turn comes."""
+
+    handle: Handle
+    pieces: Runs
+    seconds: Seconds
+    """After which, if nothing has come, they are to be wanted again."""
+
+
 class Aside(Body, frozen=True):
     """A parent that is set aside."""
 

@@ -1,0 +1,79 @@
+"""Which parents a peer gets: a random sample, filtered, and the best of it.
+
+Parents may be later joiners and may be each other's: pieces differ, so nothing stalls in a circle.
+What counts most is that everybody has about as many children as parents (`evaluator.DEFAULT`). With
+several IDCs one place of the four goes to a host elsewhere, so that no site is an island, and the
+others to the child's own where they can.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+from .evaluator import Evaluator, Limits, fit
+from .resource import Host, Peer, Task
+
+ELSEWHERE = 1
+"""Places for hosts of other IDCs."""
+
+
+def candidates(peer: Peer, seeds: list[Host], limits: Limits, random: Random) -> list[Host]:
+    """Return hosts that may be new parents of a peer, out of a random sample."""
+    task = peer.task
+    count = limits.filter_parents
+    sample = task.peers if len(task.peers) <= count else random.sample(task.peers, count)
+    hosts = [other.host for other in sample if other.host.kind != "seed"]
+    return [host for host in hosts + seeds if fit(host, peer, limits)]
+
+
+def fill(
+    peer: Peer,
+    found: list[Host],
+    evaluator: Evaluator,
+    limits: Limits,
+    parts: dict[bytes, Peer],
+) -> bool:
+    """Give a peer the best of *found* for its empty places; return whether it got any."""
+    empty = limits.candidate_parents - len(peer.parents)
+    if empty <= 0 or not found:
+        return False
+    scored = sorted(
+        found,
+        key=lambda host: evaluator.score(host, parts.get(host.id), peer, limits),
+        reverse=True,
+    )
+    chosen = scored[:empty]
+    _mix(peer, chosen, scored[empty:])
+    for host in chosen:
+        peer.parents[host.id] = host
+        host.children += 1
+    return True
+
+
+def remove(peer: Peer, host: bytes) -> bool:
+    """Take a parent from a peer; return whether it was one."""
+    parent = peer.parents.pop(host, None)
+    if parent is None:
+        return False
+    parent.children -= 1
+    return True
+
+
+def _mix(peer: Peer, chosen: list[Host], rest: list[Host]) -> None:
+    """Put a host from elsewhere in the last place where all would be of one IDC."""
+    idc = _idc(peer.host)
+    everybody = [*peer.parents.values(), *chosen]
+    if len(everybody) <= ELSEWHERE or any(_idc(host) != idc for host in everybody):
+        return
+    other = next((host for host in rest if _idc(host) != idc), None)
+    if other is not None and chosen:
+        chosen[-1] = other
+
+
+def _idc(host: Host) -> str:
+    return host.announced.idc.lower() if host.announced else ""
+
+
+def children(task: Task, host: bytes) -> list[Peer]:
+    """Return the peers of a task that have a host as a parent."""
+    return [peer for peer in task.peers if host in peer.parents]

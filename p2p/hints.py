@@ -1,0 +1,127 @@
+"""Who wants what, and who can be sent to whom for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from random import Random
+
+from . import runs
+from .resource import Host, Peer
+
+LISTED = 8
+"""Holders remembered per piece."""
+PER_HOLDER = 4
+"""Who is sent to a new holder at once; they pass it on, and hold it a moment later."""
+LOOKED_AT = 16
+"""Of those who wait, among whom readers are looked for."""
+AGAIN = 1.0
+"""Seconds after which a host that still waits is sent to another holder."""
+
+Hinted = dict[tuple[Peer, Host], int]
+
+
+@dataclass(slots=True)
+class Hints:
+    """Matches wants with holders; one for all tasks of a scheduler."""
+
+    random: Random
+    given: Hinted = field(default_factory=dict)
+    """Who was sent where for which pieces since it was last looked at."""
+
+    def want(self, peer: Peer, bits: int, urgent: bool, now: float) -> None:
+        """Note what a peer wants, and send it to holders."""
+        task = peer.task
+        bits &= ~peer.held
+        for piece in runs.numbers(bits & ~peer.wanted):
+            task.wanters.setdefault(piece, {})[peer] = -AGAIN
+        task.wanted |= bits
+        peer.wanted |= bits
+        if urgent:
+            peer.urgent |= bits
+        peer.orphans &= ~bits
+        self.search(peer, bits, now)
+
+    def unwant(self, peer: Peer, bits: int) -> None:
+        """Forget what a peer wanted."""
+        task = peer.task
+        for piece in runs.numbers(bits & peer.wanted):
+            wanters = task.wanters[piece]
+            del wanters[peer]
+            if not wanters:
+                del task.wanters[piece]
+                task.wanted &= ~(1 << piece)
+        peer.wanted &= ~bits
+        peer.urgent &= ~bits
+        peer.orphans &= ~bits
+
+    def search(self, peer: Peer, bits: int, now: float) -> None:
+        """Send a peer to holders of what it wants; what only useless hosts hold is an orphan."""
+        task = peer.task
+        for piece in runs.numbers(bits & task.counted()):
+            holder = self.holder(peer, piece, now)
+            if holder is None:
+                peer.orphans |= 1 << piece
+            else:
+                self._send(peer, holder, piece, now)
+
+    def held(self, holder: Peer, bits: int, now: float) -> None:
+        """List a new holder of pieces, and send some of those to it who wait for them."""
+        task = holder.task
+        for piece in runs.numbers(bits & ~task.plenty):
+            listed = task.holders.setdefault(piece, [])
+            listed.append(holder)
+            if len(listed) >= LISTED:
+                task.plenty |= 1 << piece
+        for piece in runs.numbers(bits & task.wanted):
+            for peer in self._waiting(holder, piece, now):
+                self._send(peer, holder, piece, now)
+
+    def holder(self, peer: Peer, piece: int, now: float) -> Peer | None:
+        """Return a holder of a piece that is of use to a peer."""
+        task = peer.task
+        listed = [each for each in task.holders.get(piece, ()) if self._has(each, piece)]
+        usable = [each for each in listed if self._usable(each, peer, now)]
+        if task.plenty >> piece & 1 and (not usable or len(listed) < LISTED):
+            # not everybody is listed, and those who are went away or are of no use
+            holders = [each for each in task.peers if self._has(each, piece)]
+            usable = [each for each in holders if self._usable(each, peer, now)]
+            listed = holders[:LISTED]
+        task.holders[piece] = listed
+        if len(listed) < LISTED:
+            task.plenty &= ~(1 << piece)
+        return self.random.choice(usable) if usable else None
+
+    def taken(self) -> Hinted:
+        """Return what was given since the last call."""
+        given, self.given = self.given, {}
+        return given
+
+    def _send(self, peer: Peer, holder: Peer, piece: int, now: float) -> None:
+        wanters = peer.task.wanters[piece]
+        del wanters[peer]
+        wanters[peer] = now
+        key = peer, holder.host
+        self.given[key] = self.given.get(key, 0) | 1 << piece
+
+    def _waiting(self, holder: Peer, piece: int, now: float) -> list[Peer]:
+        """Return the few that a new holder is shown to: of the first who wait, readers first."""
+        first: list[Peer] = []
+        for peer, last in holder.task.wanters[piece].items():
+            if now - last < AGAIN or len(first) >= LOOKED_AT:
+                break
+            if self._usable(holder, peer, now):
+                first.append(peer)
+        first.sort(key=lambda peer: not peer.urgent >> piece & 1)
+        return first[:PER_HOLDER]
+
+    @staticmethod
+    def _has(holder: Peer, piece: int) -> bool:
+        return bool(holder.held >> piece & 1) and holder.shares
+
+    @staticmethod
+    def _usable(holder: Peer, peer: Peer, now: float) -> bool:
+        return (
+            holder is not peer
+            and holder.shares
+            and peer.useless.get(holder.host.id, float("-inf")) <= now
+        )

@@ -1,0 +1,117 @@
+"""Which hosts are set aside: evidence from their children, weighed.
+
+Corrupt: a child that received wrong bytes has asked the parent to verify its own copy. Where that
+one found and dropped a bad copy nothing is held against it. The parent is set aside when it served
+wrong bytes to a second child as well, so one liar cannot ban it; from the child that complained it
+is taken at once. Slow: timeouts that two children report within a minute. A host whose accusations
+nobody shares is no longer listened to.
+
+Probation doubles with each time that a host is set aside, and is forgotten after an hour of good
+conduct.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+PROBATION_FIRST, PROBATION_MOST = 30.0, 3600.0
+"""Seconds."""
+FORGIVEN_AFTER = 3600.0
+EVIDENCE_LASTS = 60.0
+TIMEOUTS_PER_CHILD = 3
+"""Fewer from one child are no evidence: a child's own link may have been down."""
+CHILDREN = 2
+"""So many have to agree."""
+UNSHARED_MOST = 3
+"""Parents that a child may accuse alone before it counts as a liar."""
+
+
+@dataclass(slots=True)
+class Sentence:
+    """That a host is set aside."""
+
+    until: float
+    reason: str
+    times: int
+
+
+@dataclass(slots=True)
+class _Evidence:
+    corrupt: dict[bytes, float] = field(default_factory=dict)
+    """When each child last reported it."""
+    late: dict[bytes, tuple[float, int]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Isolation:
+    """All the evidence and the sentences that are running."""
+
+    aside: dict[bytes, Sentence] = field(default_factory=dict)
+    _evidence: dict[bytes, _Evidence] = field(default_factory=dict)
+    _record: dict[bytes, tuple[int, float]] = field(default_factory=dict)
+    """How often a host was set aside, and until when the last time."""
+    _accused: dict[bytes, set[bytes]] = field(default_factory=dict)
+    """By child, the parents that it alone accuses of corruption."""
+
+    def corrupt(self, parent: bytes, child: bytes, now: float) -> Sentence | None:
+        """Weigh that a parent served wrong bytes to a child."""
+        evidence = self._evidence.setdefault(parent, _Evidence())
+        evidence.corrupt[child] = now
+        believed = [each for each in evidence.corrupt if not self._liar(each)]
+        if len(believed) >= CHILDREN:
+            for each in evidence.corrupt:
+                self._accused.get(each, set()).discard(parent)
+            return self._set_aside(parent, "corrupt", now)
+        self._accused.setdefault(child, set()).add(parent)
+        return None
+
+    def late(self, parent: bytes, child: bytes, timeouts: int, now: float) -> Sentence | None:
+        """Weigh that a parent let requests of a child time out."""
+        evidence = self._evidence.setdefault(parent, _Evidence())
+        since, count = evidence.late.get(child, (now, 0))
+        if now - since > EVIDENCE_LASTS:
+            since, count = now, 0
+        evidence.late[child] = since, count + timeouts
+        agree = [
+            each
+            for each, (begun, number) in evidence.late.items()
+            if number >= TIMEOUTS_PER_CHILD and now - begun <= EVIDENCE_LASTS
+        ]
+        return self._set_aside(parent, "slow", now) if len(agree) >= CHILDREN else None
+
+    def served(self, parent: bytes, child: bytes) -> None:
+        """Note that a child got good pieces and nothing else: the parent is not slow to it."""
+        evidence = self._evidence.get(parent)
+        if evidence is not None:
+            evidence.late.pop(child, None)
+
+    def ended(self, now: float) -> list[bytes]:
+        """Return the hosts whose probation is over, and let them back in."""
+        free = [host for host, sentence in self.aside.items() if sentence.until <= now]
+        for host in free:
+            del self.aside[host]
+        return free
+
+    def due(self) -> float:
+        """Return when the next probation is over."""
+        return min((each.until for each in self.aside.values()), default=float("inf"))
+
+    def forget(self, host: bytes) -> None:
+        """Drop what a host that is gone had to say; its own record stays."""
+        self._accused.pop(host, None)
+        if host not in self._record:
+            self._evidence.pop(host, None)
+
+    def _liar(self, child: bytes) -> bool:
+        return len(self._accused.get(child, ())) >= UNSHARED_MOST
+
+    def _set_aside(self, host: bytes, reason: str, now: float) -> Sentence | None:
+        if host in self.aside:
+            return None
+        times, last = self._record.get(host, (0, 0.0))
+        times = 0 if now - last > FORGIVEN_AFTER else times
+        until = now + min(PROBATION_MOST, PROBATION_FIRST * 2**times)
+        self._record[host] = times + 1, until
+        self._evidence.pop(host, None)
+        sentence = self.aside[host] = Sentence(until, reason, times + 1)
+        return sentence

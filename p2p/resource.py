@@ -1,0 +1,258 @@
+"""Host, Task and Peer: what a scheduler knows, and their life cycles as tables.
+
+A Host is a process that has a session; a Task is what is distributed; a Peer is a host's part in a
+task. Sets of pieces are bitmaps (`runs`). Hosts and peers compare by identity.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum
+
+from . import runs
+from .grants import Grants
+from .messages import Announce, Description, Parent
+
+
+class HostState(Enum):
+    """Where a host stands."""
+
+    CONNECTED = "connected"
+    """It has a session and has not said what it is."""
+    ACTIVE = "active"
+    ASIDE = "aside"
+    """Nobody is sent to it until its probation ends; it may download."""
+    GONE = "gone"
+
+
+class TaskState(Enum):
+    """Where a task stands."""
+
+    PENDING = "pending"
+    """No peer holds anything."""
+    RUNNING = "running"
+    COMPLETE = "complete"
+    """Every piece is held by some peer: the source is not needed."""
+    CHANGED = "changed"
+    """The origin's file is another one now."""
+
+
+class PeerState(Enum):
+    """Where a host's part in a task stands."""
+
+    JOINED = "joined"
+    RUNNING = "running"
+    """It has parents or a grant."""
+    FINISHED = "finished"
+    """It holds every piece."""
+    LEFT = "left"
+
+
+HOST_MOVES: dict[HostState, dict[str, HostState]] = {
+    HostState.CONNECTED: {"announce": HostState.ACTIVE, "lose": HostState.GONE},
+    HostState.ACTIVE: {
+        "announce": HostState.ACTIVE,
+        "isolate": HostState.ASIDE,
+        "lose": HostState.GONE,
+    },
+    HostState.ASIDE: {
+        "announce": HostState.ASIDE,
+        "isolate": HostState.ASIDE,
+        "forgive": HostState.ACTIVE,
+        "lose": HostState.GONE,
+    },
+    HostState.GONE: {},
+}
+
+TASK_MOVES: dict[TaskState, dict[str, TaskState]] = {
+    TaskState.PENDING: {"hold": TaskState.RUNNING, "change": TaskState.CHANGED},
+    TaskState.RUNNING: {
+        "hold": TaskState.RUNNING,
+        "fill": TaskState.COMPLETE,
+        "empty": TaskState.PENDING,
+        "change": TaskState.CHANGED,
+    },
+    TaskState.COMPLETE: {
+        "hold": TaskState.RUNNING,
+        "fill": TaskState.COMPLETE,
+        "empty": TaskState.PENDING,
+        "change": TaskState.CHANGED,
+    },
+    TaskState.CHANGED: {"change": TaskState.CHANGED},
+}
+
+PEER_MOVES: dict[PeerState, dict[str, PeerState]] = {
+    PeerState.JOINED: {
+        "start": PeerState.RUNNING,
+        "fill": PeerState.FINISHED,
+        "leave": PeerState.LEFT,
+    },
+    PeerState.RUNNING: {
+        "start": PeerState.RUNNING,
+        "fill": PeerState.FINISHED,
+        "leave": PeerState.LEFT,
+    },
+    PeerState.FINISHED: {
+        "start": PeerState.FINISHED,
+        "fill": PeerState.FINISHED,
+        "drop": PeerState.RUNNING,
+        "leave": PeerState.LEFT,
+    },
+    PeerState.LEFT: {},
+}
+
+
+@dataclass(slots=True, eq=False)
+class Host:
+    """A process with a session."""
+
+    id: bytes
+    roles: frozenset[str]
+    """What its certificate says that it may be."""
+    state: HostState = HostState.CONNECTED
+    announced: Announce | None = None
+    peers: dict[int, Peer] = field(default_factory=dict)
+    """By handle."""
+    children: int = 0
+    """Peers of all tasks that have it as a parent."""
+    rate: float = 0.0
+    """Bytes per second that children saw, smoothed; 0: not known."""
+    served: int = 0
+    failed: int = 0
+
+    @property
+    def kind(self) -> str:
+        """``peer``, ``seed``; empty before it has announced itself."""
+        return self.announced.kind if self.announced else ""
+
+    @property
+    def uploads(self) -> bool:
+        """Whether children may be sent to it."""
+        return self.state is HostState.ACTIVE and bool(self.announced and self.announced.address)
+
+    def move(self, event: str) -> None:
+        """Take a step of the life cycle."""
+        self.state = HOST_MOVES[self.state][event]
+
+    def parent(self) -> Parent:
+        """Return what a child is told of it."""
+        announced = self.announced
+        assert announced is not None
+        return Parent(self.id, announced.address, announced.kind)
+
+
+@dataclass(slots=True, eq=False)
+class Peer:
+    """A host's part in a task."""
+
+    host: Host
+    task: Task
+    handle: int
+    bulk: bool
+    held: int = 0
+    state: PeerState = PeerState.JOINED
+    parents: dict[bytes, Host] = field(default_factory=dict)
+    wanted: int = 0
+    """Pieces it said WANT of and has not got."""
+    urgent: int = 0
+    """Those of them that a reader waits for."""
+    useless: dict[bytes, float] = field(default_factory=dict)
+    """Hosts that had nothing for it or failed it, and until when they are not given to it again."""
+    orphans: int = 0
+    """Those of them that only such hosts hold: as good as not held."""
+    granted: int = 0
+    """Pieces that it was ever told to take from the origin itself: it may publish their digests."""
+    place: int = 0
+    """Its index in the task's list of peers."""
+
+    def move(self, event: str) -> None:
+        """Take a step of the life cycle."""
+        self.state = PEER_MOVES[self.state][event]
+
+    @property
+    def shares(self) -> bool:
+        """Whether what it holds is a copy that others can have, and not the source's own."""
+        return self.host.uploads and self.host.kind != "seed"
+
+    @property
+    def missing(self) -> int:
+        """Pieces of the task that it does not hold."""
+        return self.task.full & ~self.held
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """What is distributed."""
+
+    id: bytes
+    description: Description
+    state: TaskState = TaskState.PENDING
+    full: int = 0
+    """The bitmap of all its pieces."""
+    peers: list[Peer] = field(default_factory=list)
+    """In no order: the last takes the place of one that leaves."""
+    by_host: dict[bytes, Peer] = field(default_factory=dict)
+    grants: Grants = field(default_factory=Grants)
+    held: int = 0
+    """Pieces that some peer which shares, and is no seed, holds."""
+    stale: bool = False
+    """*held* may say too much: a holder left."""
+    wanters: dict[int, dict[Peer, float]] = field(default_factory=dict)
+    """By piece, who said WANT and when it was last sent a HINT: who has waited longest first."""
+    wanted: int = 0
+    """Pieces with wanters."""
+    holders: dict[int, list[Peer]] = field(default_factory=dict)
+    """By piece, a few of its holders."""
+    plenty: int = 0
+    """Pieces with as many holders listed as are kept."""
+    blocked: dict[Peer, None] = field(default_factory=dict)
+    """Who has wants that no window had room for."""
+    rotation: deque[Peer] = field(default_factory=deque)
+    """Who takes all of it and has not got it yet: grants go round."""
+    short: dict[Peer, None] = field(default_factory=dict)
+    """Who has an empty parent's place."""
+    failing: dict[bytes, tuple[float, float]] = field(default_factory=dict)
+    """Seeds that could not get pieces of it: until when they are not asked, and for how long."""
+    digests: list[bytes | None] = field(default_factory=list)
+    """Of a file: what has been published, by piece."""
+    unsent: int = 0
+    """Of a file: pieces whose digest has not been passed on yet."""
+    settled: float = 0.0
+    """No grants before: after a restart of the scheduler holders are still on their way back."""
+
+    def __post_init__(self) -> None:
+        self.full = runs.full(self.description.pieces)
+
+    def move(self, event: str) -> None:
+        """Take a step of the life cycle."""
+        self.state = TASK_MOVES[self.state][event]
+
+    @property
+    def piece_size(self) -> int:
+        """Bytes of a piece, on average."""
+        return max(1, self.description.size // max(1, self.description.pieces))
+
+    def add(self, peer: Peer) -> None:
+        """Let a peer take part."""
+        peer.place = len(self.peers)
+        self.peers.append(peer)
+        self.by_host[peer.host.id] = peer
+
+    def remove(self, peer: Peer) -> None:
+        """Take a peer out of the list; what it held and wanted is the caller's affair."""
+        del self.by_host[peer.host.id]
+        last = self.peers.pop()
+        if last is not peer:
+            self.peers[peer.place] = last
+            last.place = peer.place
+
+    def counted(self) -> int:
+        """Return *held* as it is now: the union over all peers that share and are no seeds."""
+        if self.stale:
+            self.held = 0
+            for peer in self.peers:
+                if peer.shares:
+                    self.held |= peer.held
+            self.stale = False
+        return self.held
