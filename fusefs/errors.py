@@ -1,4 +1,4 @@
-"""What can go wrong with a mount, split by who is at fault.
+"""What can go wrong with a mount or a snapshot, split by who is at fault.
 
 ::
 
@@ -7,7 +7,12 @@
     │   └── GivenUp   it was made and its daemons kept dying
     ├── NotMounted    the caller's path: naiad has mounted nothing there
     ├── Busy          programs still use the mount
-    └── NoAnswer      the mount's daemon did not answer in time
+    ├── NoAnswer      the mount's daemon did not answer in time
+    └── SnapshotError
+        ├── NoSnapshot      there is none by that key
+        ├── SnapshotExists  there is one already
+        ├── NotInThisState  the snapshot is not such that this could be done with it
+        └── BadRequest      what is asked cannot be
 """
 
 from __future__ import annotations
@@ -35,3 +40,23 @@ class Busy(FusefsError):
 
 class NoAnswer(FusefsError):
     """The mount's daemon did not answer in time."""
+
+
+class SnapshotError(FusefsError):
+    """Something is wrong with a snapshot, or with what is asked of it."""
+
+
+class NoSnapshot(SnapshotError):
+    """There is no snapshot by that key."""
+
+
+class SnapshotExists(SnapshotError):
+    """There is a snapshot by that key already."""
+
+
+class NotInThisState(SnapshotError):
+    """The snapshot is not in the state that this needs."""
+
+
+class BadRequest(SnapshotError):
+    """What is asked for cannot be."""
