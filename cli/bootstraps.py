@@ -1,6 +1,7 @@
 """Bootstraps kept in the cache folder by digest, so that a second mount need not fetch one.
 
 ``bootstraps/sha256-HEX`` is a bootstrap, written once under another name and then renamed.
+``bootstraps/checked-sha256-HEX`` says that a check has found no fault in it.
 ``bootstraps/of-NAME`` holds the digest of the bootstrap that came packed as NAME, a layer's digest.
 A file is hashed whenever it is opened: a disk may have rotted. Whoever has one open, and whoever
 writes one, holds a lock on it, so that ``collect`` removes only what nobody uses.
@@ -23,6 +24,9 @@ from rafs import BadImage, Bootstrap
 
 logger = logging.getLogger(__name__)
 
+_EDITION = b"1\n"
+"""To be raised when the check finds more than it did."""
+
 
 class Bootstraps:
     """The folder of kept bootstraps."""
@@ -42,7 +46,7 @@ class Bootstraps:
 
         *within* is the id of the blob that it was found in, if any. Raises BadImage.
         """
-        path = self._path(digest)
+        path = self.path(digest)
         try:
             handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -91,7 +95,7 @@ class Bootstraps:
             )
             if found != expected:
                 raise BadImage(f"the bootstrap is {found} and should be {expected}")
-        path.rename(self._path(digest))
+        path.rename(self.path(digest))
         return digest
 
     def collect(self) -> int:
@@ -109,6 +113,20 @@ class Bootstraps:
                 os.close(handle)
         return freed
 
+    def is_checked(self, digest: Digest) -> bool:
+        """Say whether this edition of the check has found no fault in a bootstrap."""
+        try:
+            return self._note(digest).read_bytes() == _EDITION
+        except OSError:
+            return False
+
+    def note_checked(self, digest: Digest) -> None:
+        """Remember that the check has found no fault in a bootstrap."""
+        with self._new() as (file, path):
+            file.write(_EDITION)
+            file.flush()
+            path.rename(self._note(digest))
+
     def close(self) -> None:
         """Let go of what is open."""
         while self._held:
@@ -125,8 +143,12 @@ class Bootstraps:
         finally:
             path.unlink(missing_ok=True)
 
-    def _path(self, digest: Digest) -> Path:
+    def path(self, digest: Digest) -> Path:
+        """Return where a bootstrap is kept, if it is."""
         return self._folder / f"{digest.algorithm.value}-{digest.hex}"
+
+    def _note(self, digest: Digest) -> Path:
+        return self._folder / f"checked-{digest.algorithm.value}-{digest.hex}"
 
     def _alias(self, name: Digest) -> Path:
         return self._folder / f"of-{name.algorithm.value}-{name.hex}"

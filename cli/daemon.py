@@ -11,4 +11,4 @@ from .stack import wired
 
 def run(handoff: Handoff, request: MountRequest) -> None:
     """Serve *request*'s image until it is unmounted."""
-    run_daemon(handoff, lambda: wired(request, handoff.vitals))
+    run_daemon(handoff, lambda: wired(request, handoff))

@@ -24,13 +24,16 @@ from chunkstore.retrying import Retrying
 from chunkstore.scrub import scrub
 from chunkstore.stack import Counted
 from fusefs import vfs
+from fusefs.blobfiles import BlobFiles
 from fusefs.daemon import Wired
+from fusefs.shown import Shown
+from fusefs.supervisor import Handoff
 from fusefs.trace import traced
-from fusefs.vitals import Vitals
 from rafs import BadImage, Bootstrap, ci
 
 from .ahead import fetch_ahead
 from .bootstraps import Bootstraps
+from .driver import by_erofs, choose
 from .image import find
 from .places import Place, ignore
 from .setup import MountRequest, Setup
@@ -82,12 +85,15 @@ async def opened(
 
 
 @asynccontextmanager
-async def wired(request: MountRequest, vitals: Vitals) -> AsyncIterator[Wired]:
+async def wired(request: MountRequest, handoff: Handoff) -> AsyncIterator[Wired]:
     """Make what a mount's daemon serves, run its tasks, and take it down."""
-    again = Digest.parse(vitals.legacy.decode()) if vitals.legacy else None
+    vitals = handoff.vitals
+    before, _, driver = vitals.legacy.decode().partition(" ")
+    again = Digest.parse(before) if before else None
     cache = BlobCache(request.setup.cache, limit=request.cache_limit)
     async with opened(request.image, request.setup, request.pin, again) as image:
-        vitals.legacy = str(image.digest).encode()
+        shown = await _shown(image, _kept(request.setup), driver or handoff.driver, again)
+        vitals.legacy = f"{image.digest} {shown.driver}".encode()
         store = _store(image, cache, request.setup.patience)
         async with trio.open_nursery() as nursery:
             await nursery.start(store.run)
@@ -95,10 +101,21 @@ async def wired(request: MountRequest, vitals: Vitals) -> AsyncIterator[Wired]:
             nursery.start_soon(scrub, cache)
             nursery.start_soon(fetch_ahead, image.bootstrap, store, request.prefetch)
             with traced(image.bootstrap, request.trace) as tree:
-                served = vfs.Image(image.digest.hex[:12], tree, store)
-                yield Wired(vfs.Vfs(served), lambda: told(image, store))
+                if shown.driver == "erofs":
+                    tree = BlobFiles(image.bootstrap)
+                served = vfs.Vfs(vfs.Image(image.digest.hex[:12], tree, store))
+                yield Wired(served, lambda: told(image, store), shown)
             nursery.cancel_scope.cancel()
     cache.close()
+
+
+async def _shown(image: Image, kept: Bootstraps, driver: str, again: Digest | None) -> Shown:
+    """Return how users see *image*: as a daemon before this one found, or as it turns out."""
+    if driver == "fuse":
+        return Shown()
+    if again is not None:
+        return by_erofs(image.bootstrap, image.digest, kept)
+    return await choose(driver, image.bootstrap, image.digest, kept)
 
 
 def _store(image: Image, cache: BlobCache, deadline: float) -> ImageStore:

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from .mountinfo import Mounted
+from .newmount import Context
 
 CONNECTIONS = Path("/sys/fs/fuse/connections")
 BDI = Path("/sys/class/bdi")
-
-# System calls that glibc 2.36 is the first to wrap; their numbers are the same everywhere.
-_FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
-_FSOPEN_CLOEXEC, _FSCONFIG_CMD_CREATE, _FSMOUNT_CLOEXEC = 1, 6, 1
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Connection:
     """The kernel's settings and counters of one FUSE mount; what is not permitted does nothing."""
 
-    def __init__(self, mounted: Mounted) -> None:
-        self._major, self._minor = mounted.device
+    def __init__(self, device: tuple[int, int]) -> None:
+        self._device = device
+        self._minor = device[1]
 
     def is_of(self, mounted: Mounted) -> bool:
         """Say whether *mounted* is this connection's mount and no other's."""
-        return mounted.device == (self._major, self._minor)
+        return mounted.device == self._device
 
     def abort(self) -> bool:
         """Fail every request, waiting and to come; say whether it could be asked."""
@@ -47,12 +42,7 @@ class Connection:
 
     def set_read_ahead(self, size: int) -> bool:
         """Let the kernel read *size* bytes ahead of a sequential reader."""
-        try:
-            path = BDI / f"{self._major}:{self._minor}" / "read_ahead_kb"
-            path.write_text(str(size >> 10))
-        except OSError:
-            return False
-        return True
+        return set_read_ahead(self._device, size)
 
     def _write(self, name: str, value: str) -> bool:
         with self._file(name, os.O_WRONLY) as handle:
@@ -96,12 +86,18 @@ def _control_folder() -> int:
 
 def _private_fusectl() -> int:
     """Mount fusectl detached from every name (Linux 5.2)."""
-    context = int(_libc.syscall(_FSOPEN, b"fusectl", _FSOPEN_CLOEXEC))
-    if context < 0:
-        return -1
     try:
-        if _libc.syscall(_FSCONFIG, context, _FSCONFIG_CMD_CREATE, None, None, 0) < 0:
-            return -1
-        return int(_libc.syscall(_FSMOUNT, context, _FSMOUNT_CLOEXEC, 0))
-    finally:
-        os.close(context)
+        with Context("fusectl") as context:
+            return context.mount()
+    except OSError:
+        return -1
+
+
+def set_read_ahead(device: tuple[int, int], size: int) -> bool:
+    """Let the kernel read *size* bytes ahead on a file system; say whether it may be asked."""
+    major, minor = device
+    try:
+        (BDI / f"{major}:{minor}" / "read_ahead_kb").write_text(str(size >> 10))
+    except OSError:
+        return False
+    return True

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyfuse3
 import trio
@@ -25,6 +25,7 @@ from .bareness import Bareness
 from .control import MAX_LINE, Command, Reply, decode_request, encode
 from .errors import FusefsError
 from .operations import Operations
+from .shown import Shown
 from .supervisor import Handoff
 from .translation import Translation
 from .vfs import Vfs
@@ -62,6 +63,8 @@ class Wired:
     """The wiring may add images to it, and remove them, while it is served."""
     statistics: Callable[[], Mapping[str, object]]
     """What ``status`` says beyond what this package knows, ready for JSON."""
+    shown: Shown = field(default_factory=Shown)
+    """How users are to see it: as every daemon of the mount says."""
 
 
 Wire = Callable[[], AbstractAsyncContextManager[Wired]]
@@ -155,7 +158,7 @@ class _Session:
         # This task's turn comes when the one that handles INIT waits again, so after the reply.
         await self._connected.wait()
         with suppress(OSError):
-            await self._channel.send(b"ready")
+            await self._channel.send(b"ready " + self._wired.shown.encode())
 
     async def _obey(self) -> None:
         """End when the supervisor says so; if it dies, go on alone."""

@@ -6,6 +6,7 @@ import logging
 import os
 import select
 import socket
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .connection import Connection
@@ -13,6 +14,7 @@ from .errors import Busy, FusefsError
 from .kernel import READ_BUFFER, mount, resend, unmount
 from .mountinfo import topmost
 from .options import Options
+from .shown import Shown
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ class Device:
         self.handle = -1
         self._connection: Connection | None = None
         self._init = b""
+        self.shown = Shown()
         self._mount()
 
     def __str__(self) -> str:
@@ -40,8 +43,13 @@ class Device:
     def _mount(self) -> None:
         self.handle = mount(self._mountpoint, self._image, self._options)
         mounted = topmost(self._mountpoint)
-        self._connection = Connection(mounted) if mounted else None
+        self._connection = Connection(mounted.device) if mounted else None
         self._init = os.read(self.handle, READ_BUFFER)
+
+    @property
+    def private(self) -> Sequence[int]:
+        """Handles that no daemon may inherit."""
+        return ()
 
     @property
     def held(self) -> bool:
@@ -67,6 +75,13 @@ class Device:
             logger.info("max_background stays at the kernel's default: only root may raise it")
         if connection is None or not connection.set_read_ahead(READ_AHEAD):
             logger.warning("read-ahead stays at 128 KiB: only root may raise it")
+
+    def show(self, shown: Shown) -> Callable[[], None] | None:
+        """Let users see the session; return what a process of its own has to do for that."""
+        return None
+
+    def settle(self) -> None:
+        """Go on from where users see it."""
 
     def resend(self) -> int:
         """Put what a dead daemon had taken before the next one; return how much that may be."""

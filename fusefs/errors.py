@@ -4,7 +4,8 @@
 
     FusefsError
     ├── MountFailed   the mount could not be made: names the mountpoint and why
-    │   └── GivenUp   it was made and its daemons kept dying
+    │   ├── GivenUp   it was made and its daemons kept dying
+    │   └── KernelRefuses   the kernel's EROFS does not take it
     ├── NotMounted    the caller's path: naiad has mounted nothing there
     ├── Busy          programs still use the mount
     ├── NoAnswer      the mount's daemon did not answer in time
@@ -28,6 +29,10 @@ class MountFailed(FusefsError):
 
 class GivenUp(MountFailed):
     """The mount was made, and its daemons kept dying."""
+
+
+class KernelRefuses(MountFailed):
+    """The kernel's EROFS does not take the image, or there is none."""
 
 
 class NotMounted(FusefsError):

@@ -17,8 +17,11 @@ from pathlib import Path
 
 from .child import start_time
 from .device import Device
-from .errors import FusefsError, GivenUp, MountFailed
+from .erofs import obstacle
+from .errors import FusefsError, GivenUp, KernelRefuses, MountFailed
+from .hidden import HiddenDevice
 from .options import Options
+from .shown import Shown
 from .state import Folder, Record
 from .supervisor import Daemon, Limits, Supervisor
 
@@ -37,7 +40,9 @@ class MountSpec:
     options: tuple[str, ...] = ()
     """What ``-o`` said."""
     driver: str = "fuse"
+    """``auto`` and ``erofs`` as well."""
     driver_reason: str = ""
+    """Why it is this driver."""
     foreground: bool = False
     set_up_log: Callable[[Path], None] | None = None
     """Called with the log file in a background mount's processes."""
@@ -60,9 +65,7 @@ class Keeper:
     def keep(self, daemon: Daemon, ready: Callable[[], None], private: Sequence[int] = ()) -> None:
         """Mount, call *ready*, and return when it has been unmounted; raises MountFailed."""
         try:
-            device = Device(self.spec.image, self.mountpoint, self.options)
-            self.folder.write(self._record())
-            Supervisor(device, self.control, daemon, self.spec.limits).run(ready, private)
+            self._keep(daemon, ready, private)
         except GivenUp as exc:
             self.folder.failure = str(exc)
             raise
@@ -71,11 +74,52 @@ class Keeper:
             raise
         self.folder.remove()
 
-    def _record(self) -> Record:
+    def _keep(self, daemon: Daemon, ready: Callable[[], None], private: Sequence[int]) -> None:
+        """Keep the mount by the driver that is wanted; where the kernel refuses, by the other."""
+        driver, reason = self.spec.driver, self.spec.driver_reason
+        if driver != "fuse":
+            why = obstacle()
+            try:
+                if why:
+                    raise KernelRefuses(f"{self.mountpoint}: {why}")
+                self._serve(self._hidden(), driver, daemon, ready, private)
+                return
+            except KernelRefuses as exc:
+                if driver == "erofs":
+                    raise
+                reason = why or str(exc)
+                logger.info("the fuse driver serves the mount: %s", reason)
+        device = Device(self.spec.image, self.mountpoint, self.options)
+        device.shown = Shown("fuse", reason)
+        self._serve(device, "fuse", daemon, ready, private)
+
+    def _hidden(self) -> Device:
+        image, options = self.spec.image, self.options
+        return HiddenDevice(image, self.mountpoint, options, self.folder.bootstrap)
+
+    def _serve(
+        self,
+        device: Device,
+        driver: str,
+        daemon: Daemon,
+        ready: Callable[[], None],
+        private: Sequence[int],
+    ) -> None:
+        self.folder.write(self._record(device.shown))
+
+        def shown() -> None:
+            self.folder.write(self._record(device.shown))
+            ready()
+
+        supervisor = Supervisor(device, self.control, daemon, self.spec.limits, driver)
+        supervisor.run(shown, private)
+
+    def _record(self, shown: Shown) -> Record:
         spec, me = self.spec, os.getpid()
         started = start_time(me) or 0
         mountpoint = os.fspath(self.mountpoint)
-        return Record(mountpoint, spec.image, spec.driver, spec.driver_reason, me, started)
+        reason = shown.reason or spec.driver_reason
+        return Record(mountpoint, spec.image, shown.driver, reason, me, started)
 
     def keep_in_background(self, daemon: Daemon) -> None:
         """Fork a process that keeps the mount, and return when it answers; raises MountFailed."""

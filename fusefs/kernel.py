@@ -17,6 +17,7 @@ from pathlib import Path
 
 from .errors import Busy, MountFailed
 from .helper import Helper
+from .newmount import Context
 from .options import Options
 
 FUSE_CONF = Path("/etc/fuse.conf")
@@ -66,10 +67,7 @@ def mount(mountpoint: Path, source: str, options: Options) -> int:
 
 
 def _mount_as_root(mountpoint: Path, source: str, flags: int, words: list[str]) -> int:
-    try:
-        device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
-    except OSError as exc:
-        raise MountFailed(f"/dev/fuse: {exc.strerror} (is the fuse module loaded?)") from exc
+    device = _open_device()
     ids = f"fd={device},rootmode={stat.S_IFDIR:o},user_id={os.geteuid()},group_id={os.getegid()}"
     data = ",".join([ids, *words])
     try:
@@ -78,6 +76,37 @@ def _mount_as_root(mountpoint: Path, source: str, flags: int, words: list[str]) 
         os.close(device)
         raise MountFailed(f"{mountpoint}: mount: {exc.strerror}") from exc
     return device
+
+
+def mount_nowhere(source: str, options: Options) -> tuple[int, int]:
+    """Make a FUSE mount that has no place yet; return its device and the mount's handle.
+
+    Only root may. Raises MountFailed.
+    """
+    device = _open_device()
+    try:
+        with Context("fuse") as context:
+            context.set("source", source)
+            context.set("subtype", "naiad")
+            context.set("fd", str(device))
+            context.set("rootmode", f"{stat.S_IFDIR:o}")
+            context.set("user_id", str(os.geteuid()))
+            context.set("group_id", str(os.getegid()))
+            context.set_flag("default_permissions")
+            if options.allow_other is not False:
+                context.set_flag("allow_other")
+            context.set_flag("ro")
+            return device, context.mount(options.flags)
+    except OSError as exc:
+        os.close(device)
+        raise MountFailed(f"{source}: mount: {exc.strerror}") from exc
+
+
+def _open_device() -> int:
+    try:
+        return os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    except OSError as exc:
+        raise MountFailed(f"/dev/fuse: {exc.strerror} (is the fuse module loaded?)") from exc
 
 
 def _mount(source: str, target: Path, kind: str, flags: int, data: str) -> None:

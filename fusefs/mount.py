@@ -25,7 +25,7 @@ from .errors import FusefsError, MountFailed, NoAnswer, NotMounted
 from .keeper import Keeper, MountSpec
 from .kernel import KIND
 from .kernel import unmount as unmount_path
-from .mountinfo import resolved, topmost
+from .mountinfo import Mounted, resolved, topmost
 from .options import Options
 from .state import Folder, Record, StateRoot
 from .supervisor import Daemon
@@ -93,12 +93,19 @@ def _clear(folder: Folder, mountpoint: Path) -> None:
     if folder.alive:
         raise MountFailed(f"{mountpoint}: naiad has mounted something there already")
     mounted = topmost(mountpoint)
-    if mounted is not None and mounted.kind == KIND:
-        if folder.read() is None and _answers(mountpoint):
+    if mounted is not None and _is_ours(mounted, folder):
+        if mounted.kind == KIND and folder.read() is None and _answers(mountpoint):
             raise MountFailed(f"{mountpoint}: somebody else's naiad has mounted something there")
         logger.info("a dead mount is cleaned mountpoint=%s", mountpoint)
         unmount_path(mountpoint, lazy=True)
     folder.remove()
+
+
+def _is_ours(mounted: Mounted | None, folder: Folder) -> bool:
+    """Say whether naiad has mounted what is *mounted* where *folder* speaks of."""
+    if mounted is None:
+        return False
+    return mounted.kind == KIND or mounted.is_erofs_of(folder.bootstrap)
 
 
 def _answers(mountpoint: Path) -> bool:
@@ -120,7 +127,7 @@ def unmount(mountpoint: Path, *, lazy: bool = False, state: Path | None = None) 
         raise NotMounted(f"{mountpoint}: {exc.strerror}") from exc
     folder = StateRoot(state).folder(place)
     mounted = topmost(place)
-    ours = mounted is not None and mounted.kind == KIND
+    ours = _is_ours(mounted, folder)
     if not ours and not folder.path.is_dir():
         raise NotMounted(f"{mountpoint}: naiad has mounted nothing there")
     alive = folder.alive
@@ -168,8 +175,7 @@ def mounts(state: Path | None = None) -> Iterator[MountState]:
         if record is None:
             continue
         found = _state(folder, record)
-        mounted = topmost(found.mountpoint)
-        if found.alive or (mounted is not None and mounted.kind == KIND):
+        if found.alive or _is_ours(topmost(found.mountpoint), folder):
             yield found
         else:
             folder.remove()

@@ -28,6 +28,10 @@ class Mounted:
     """File system type, ``fuse.naiad`` for ours."""
     source: str
 
+    def is_erofs_of(self, bootstrap: Path) -> bool:
+        """Say whether this is an EROFS mount of *bootstrap*."""
+        return self.kind == "erofs" and self.source == os.fspath(bootstrap)
+
 
 def parse(table: bytes) -> Iterator[Mounted]:
     """Read the lines of *table*, oldest mount first (see proc_pid_mountinfo(5))."""

@@ -6,6 +6,7 @@
     ├── lock                      held while a mount is claimed
     └── NAME-HASH                 one mount: its mountpoint's last part and a hash of the whole
         ├── mount.json            what and where (`Record`)
+        ├── bootstrap             a link to the image's, where EROFS is mounted
         ├── control               a listening socket, 0600, while supervisor or daemon live
         ├── failure               why the mount was given up, if it was
         └── log
@@ -49,6 +50,8 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.log = path / "log"
+        self.bootstrap = path / "bootstrap"
+        """What an EROFS mount has for its source."""
 
     @property
     def alive(self) -> bool:

@@ -20,12 +20,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from .child import TICK, Child, describe, is_outside, start
 from .device import Device
-from .errors import FusefsError, GivenUp, MountFailed
+from .errors import FusefsError, GivenUp, KernelRefuses, MountFailed
 from .kernel import resends
 from .restarts import Death, Restarts
+from .shown import Shown
 from .vitals import Vitals
 
 logger = logging.getLogger(__name__)
@@ -39,6 +41,8 @@ class Limits:
     """A daemon whose event loop has not run for so long is replaced."""
     readiness: float = 60.0
     """A later daemon must serve within this; the first may wait for its origin."""
+    showing: float = 60.0
+    """What the kernel gets to mount EROFS over the first daemon's files."""
     farewell: float = 2.0
     """What a daemon gets to end by itself when the mount ends."""
     resend: bool = field(default_factory=resends)
@@ -55,11 +59,14 @@ class Handoff:
     """A socket that holds the INIT request; *device* takes its place when that is handled."""
     control: socket.socket
     channel: socket.socket
-    """To the supervisor, which hears ``ready``, ``failed WHY`` and ``stop``, and says ``stop``."""
+    """To the supervisor, which hears ``ready SHOWN``, ``failed WHY`` and ``stop``, and says
+    ``stop``."""
     vitals: Vitals
     restarts: int
     last_death: str
     """Why the daemon before this one ended; empty for the first."""
+    driver: str = "fuse"
+    """``erofs``, or ``auto`` where the daemon may choose."""
 
 
 Daemon = Callable[[Handoff], None]
@@ -69,10 +76,16 @@ class Supervisor:
     """Keeps one mount alive; `run` returns when it has ended."""
 
     def __init__(
-        self, device: Device, control: socket.socket, daemon: Daemon, limits: Limits
+        self,
+        device: Device,
+        control: socket.socket,
+        daemon: Daemon,
+        limits: Limits,
+        driver: str = "fuse",
     ) -> None:
         """Serve *device* by *daemon*; callers of *control*, which listens, wait over restarts."""
         self._device = device
+        self._driver = driver
         self._control = control
         self._daemon = daemon
         self._limits = limits
@@ -89,6 +102,8 @@ class Supervisor:
         self._serves = False
         """Whether the daemon that lives now has said that it is ready."""
         self._started = 0.0
+        self._shower: Child | None = None
+        """What makes the kernel show the first daemon's session, while it is at work."""
         self._due = 0.0
         """When the next daemon is to be started, while there is none."""
         self._resent = 0
@@ -110,6 +125,10 @@ class Supervisor:
             except GivenUp:
                 self._end()
                 raise
+            except KernelRefuses:
+                self._device.unmount()
+                self._end()
+                raise
             except (FusefsError, OSError) as exc:
                 self._device.unmount()
                 self._end()
@@ -121,13 +140,15 @@ class Supervisor:
         self._started, self._serves = now, False
         self._vitals.begin(now)
         with self._device.init_socket() as init:
-            close = [*self._private, *self._wakeup]
+            close = [*self._private, *self._wakeup, *self._device.private]
             self._child = start(lambda channel: self._serve(init, channel), close)
 
     def _serve(self, init: socket.socket, channel: socket.socket) -> None:
         """Be the daemon, in its process."""
         handles = (self._device.handle, init.detach(), self._control, channel)
-        self._daemon(Handoff(*handles, self._vitals, self._restarts.total, self._last_death))
+        self._daemon(
+            Handoff(*handles, self._vitals, self._restarts.total, self._last_death, self._driver)
+        )
 
     def _step(self, wakeup: int) -> bool:
         """Wait for something to happen and act on it; False: the mount has ended."""
@@ -138,6 +159,8 @@ class Supervisor:
             return False
         self._unreaped = [child for child in self._unreaped if not child.reap()]
         now = time.monotonic()
+        if self._shower is not None:
+            self._look_at_shower(self._shower, now)
         if self._child is not None:
             return self._listen(self._child) and self._look(self._child, now)
         if now >= self._due:
@@ -149,6 +172,8 @@ class Supervisor:
         poll.register(wakeup, select.POLLIN)
         if self._device.held:
             poll.register(self._device.handle, 0)
+        if self._shower is not None:
+            poll.register(self._shower.handle, select.POLLIN)
         patience = TICK
         if self._child is not None:
             poll.register(self._child.handle, select.POLLIN)
@@ -162,21 +187,47 @@ class Supervisor:
         """Act on what the daemon says; False when it asks for the end."""
         for word, rest in child.said():
             if word == "ready":
-                self._became_ready()
+                self._became_ready(rest)
             elif word == "failed":
                 child.fault = rest
             elif word == "stop":
                 return False
         return True
 
-    def _became_ready(self) -> None:
+    def _became_ready(self, told: str) -> None:
         self._serves = True
         self._device.tune()
-        if self._ready is not None:
-            self._ready()
-            self._ready, self._private = None, ()
+        if self._ready is not None and self._shower is None:
+            work = self._device.show(Shown.decode(told))
+            if work is None:
+                self._is_shown()
+            else:
+                self._shower = start(partial(_tell, work), [*self._private, *self._wakeup])
         if not self._limits.resend:
             self._device.close()
+
+    def _is_shown(self) -> None:
+        self._device.settle()
+        if self._ready is not None:
+            self._ready()
+        self._ready, self._private = None, ()
+
+    def _look_at_shower(self, shower: Child, now: float) -> None:
+        """Go on when the kernel shows the session; raises KernelRefuses."""
+        for word, rest in shower.said():
+            if word == "failed":
+                shower.fault = rest
+        code = shower.exit_code()
+        if code is None:
+            if now - self._started > self._limits.showing:
+                raise KernelRefuses(f"{self._device}: no EROFS after {self._limits.showing:.0f} s")
+            return
+        self._shower = None
+        shower.close()
+        self._unreaped.append(shower)
+        if code != 0 or shower.fault:
+            raise KernelRefuses(shower.fault or f"{self._device}: what mounts {describe(code)}")
+        self._is_shown()
 
     def _look(self, child: Child, now: float) -> bool:
         """Act on how the daemon is; False when it has ended because the mount has."""
@@ -202,7 +253,7 @@ class Supervisor:
         self._child = None
         child.close()
         self._unreaped.append(child)
-        if self._ready is not None:
+        if self._ready is not None and self._shower is None:
             raise MountFailed(child.fault or f"the daemon {describe(code)} before it was ready")
         self._last_death = child.fault or describe(code)
         logger.warning("the daemon died: %s pid=%d", self._last_death, child.pid)
@@ -230,15 +281,24 @@ class Supervisor:
     def _end(self) -> None:
         """Fail all readers and end the daemon."""
         self._device.cut_off()
-        child, self._child = self._child, None
-        if child is not None:
-            child.ask_to_stop()
-            if not child.dies(self._limits.farewell):
-                child.kill()
-                child.dies(1.0)
-            child.close()
-            child.reap()
+        for child in (self._shower, self._child):
+            if child is not None:
+                child.ask_to_stop()
+                if not child.dies(self._limits.farewell):
+                    child.kill()
+                    child.dies(1.0)
+                child.close()
+                child.reap()
+        self._shower = self._child = None
         self._device.close()
+
+
+def _tell(work: Callable[[], None], channel: socket.socket) -> None:
+    """Do *work* and say why it failed, if it did; in a process of its own."""
+    try:
+        work()
+    except FusefsError as exc:
+        channel.send(f"failed {exc}".encode())
 
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)

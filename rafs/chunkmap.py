@@ -102,6 +102,16 @@ class ChunkTable:
         self._by_offset.settle()
         return self._by_offset.between(blob_index << _OFFSET_BITS, (blob_index + 1) << _OFFSET_BITS)
 
+    def within(self, blob_index: int, start: int, stop: int) -> Iterator[Chunk]:
+        """Yield a blob's chunks that have a part in ``[start, stop)``, in decoded order."""
+        self._by_offset.settle()
+        for row in self._by_offset.rows_from(_offset_key(blob_index, start)):
+            blob, begin, end = self.place(row)
+            if blob > blob_index or (blob == blob_index and begin >= stop):
+                return
+            if blob == blob_index and end > start:
+                yield self.chunk(row)
+
     def attached(self, blob_index: int) -> bool:
         """Say whether a blob's places were told."""
         return blob_index in self._places
@@ -230,6 +240,10 @@ class ChunkMap:
             raise BadImage(f"chunk table: no chunk {index} of blob {self.blob.id}")
         return chunk
 
+    def within(self, start: int, stop: int) -> Iterator[Chunk]:
+        """Yield the chunks that have a part in ``[start, stop)``, in order; raises BadImage."""
+        return self._table.within(self._blob_index, start, stop)
+
     def at(self, offset: int) -> Chunk | None:
         """Return the chunk that holds decoded byte *offset*; raises BadImage."""
         row = self._table.covering(self._blob_index, offset)
@@ -271,6 +285,12 @@ class _Order:
         """Return the row with the greatest key that is not above *key*."""
         place = bisect_right(self._keys, key)
         return self._rows[place - 1] if place else None
+
+    def rows_from(self, key: int) -> Iterator[int]:
+        """Yield the rows from the greatest key on that is not above *key*, in the keys' order."""
+        first = max(0, bisect_right(self._keys, key) - 1)
+        for place in range(first, len(self._keys)):
+            yield self._rows[place]
 
     def between(self, start: int, stop: int) -> Sequence[int]:
         """Return the rows whose keys are in ``[start, stop)``, in the keys' order."""

@@ -51,7 +51,13 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.command()
 @click.argument("image")
 @click.argument("mountpoint", type=FOLDER)
-@click.option("--driver", type=click.Choice(["auto", "fuse"]), default="auto", show_default=True)
+@click.option(
+    "--driver",
+    type=click.Choice(["auto", "fuse", "erofs"]),
+    default="auto",
+    show_default=True,
+    help="Show it by FUSE, or by the kernel's own EROFS (root, Linux 6.12).",
+)
 @cache_limit_option
 @prefetch_option
 @read_deadline_option
@@ -76,8 +82,8 @@ def command(ctx: click.Context, image: str, mountpoint: Path, **told: Unpack[_To
         image=shown(image),
         mountpoint=mountpoint,
         options=told["options"],
-        driver="fuse",
-        driver_reason="asked for" if told["driver"] == "fuse" else "the only one there is",
+        driver=told["driver"],
+        driver_reason="asked for",
         foreground=told["foreground"],
         set_up_log=partial(to_file, level="debug" if level == "debug" else "info"),
         state=told["state"],

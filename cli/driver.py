@@ -1,0 +1,52 @@
+"""Which driver shows an image, as far as the image decides: the kernel is asked elsewhere."""
+
+from __future__ import annotations
+
+import trio
+
+from chunkstore import Digest
+from fusefs.blobfiles import BlobFiles
+from fusefs.shown import Shown
+from rafs import BadImage, Bootstrap
+from rafs.check import findings
+
+from .bootstraps import Bootstraps
+
+
+async def choose(driver: str, bootstrap: Bootstrap, digest: Digest, kept: Bootstraps) -> Shown:
+    """Return how to show an image where *driver*, ``auto`` or ``erofs``, may be chosen.
+
+    Raises BadImage where ``erofs`` was asked for and cannot be had.
+    """
+    why = _misfit(bootstrap) or await _fault(bootstrap, digest, kept)
+    if why and driver == "erofs":
+        raise BadImage(f"the EROFS driver cannot show it: {why}")
+    if why:
+        return Shown("fuse", why)
+    reason = "asked for" if driver == "erofs" else "the kernel and the image allow it"
+    return by_erofs(bootstrap, digest, kept, reason)
+
+
+def by_erofs(bootstrap: Bootstrap, digest: Digest, kept: Bootstraps, reason: str = "") -> Shown:
+    """Return how to show an image that was found to fit."""
+    path, devices = str(kept.path(digest)), tuple(BlobFiles(bootstrap).names)
+    return Shown("erofs", reason, path, devices)
+
+
+def _misfit(bootstrap: Bootstrap) -> str:
+    if bootstrap.version != 6:
+        return f"RAFS v{bootstrap.version} is not EROFS"
+    if not bootstrap.blobs:
+        return "the image has no data"
+    return ""
+
+
+async def _fault(bootstrap: Bootstrap, digest: Digest, kept: Bootstraps) -> str:
+    """Say what is wrong with metadata that the kernel would read; looked for once per image."""
+    if kept.is_checked(digest):
+        return ""
+    found = await trio.to_thread.run_sync(lambda: next(findings(bootstrap), None))
+    if found is not None:
+        return f"its metadata is not fit for the kernel: {found}"
+    kept.note_checked(digest)
+    return ""
