@@ -6,6 +6,7 @@ import functools
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -184,5 +185,19 @@ def safety_options(command: Callable[..., object]) -> Callable[..., object]:
         else:
             papers = None
         return command(safety=Safety(papers, insecure), **others)
+
+    return gathered
+
+
+def hub_options(command: Callable[..., object]) -> Callable[..., object]:
+    """Add ``--allow`` and ``--ignore``, which go into the Setup; stands below `setup_options`."""
+
+    @click.option("--allow", multiple=True, metavar="PATTERN", help="hf: only files that fit.")
+    @click.option("--ignore", multiple=True, metavar="PATTERN", help="hf: no files that fit.")
+    @functools.wraps(command)
+    def gathered(
+        allow: tuple[str, ...], ignore: tuple[str, ...], setup: Setup, **others: object
+    ) -> object:
+        return command(setup=replace(setup, allow=allow, ignore=ignore), **others)
 
     return gathered

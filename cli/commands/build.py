@@ -9,7 +9,7 @@ import click
 
 from chunkstore import Codec
 from cli.ends import ends
-from cli.options import CHUNK_SIZE, codec_option, json_option, setup_options
+from cli.options import CHUNK_SIZE, codec_option, hub_options, json_option, setup_options
 from cli.output import human, print_facts, print_json
 from cli.progress import bar
 from cli.setup import Setup
@@ -44,6 +44,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @trial_options
 @click.option("--threads", type=click.IntRange(min=1), help="[default: one per core]")
 @setup_options
+@hub_options
 @json_option
 def command(
     source: str,
@@ -55,9 +56,9 @@ def command(
 ) -> None:
     """Build an image from a directory, tar or container image.
 
-    SOURCE is a directory, a tar (also .gz or .zst; - is standard input), oci:DIR[:TAG], or an image
-    in a registry, HOST[:PORT]/REPO[:TAG]. TARGET is a directory, made if need be, oci:DIR[:TAG], or
-    a name in a registry.
+    SOURCE is a directory, a tar (also .gz or .zst; - is standard input), oci:DIR[:TAG], an image in
+    a registry, HOST[:PORT]/REPO[:TAG], or a model of the Hugging Face Hub, hf:ORG/NAME[@REVISION].
+    TARGET is a directory, made if need be, oci:DIR[:TAG], or a name in a registry.
 
     \b
     Examples:
@@ -65,6 +66,7 @@ def command(
       naiad build --codec zstd --prefetch-list first.txt app.tar.gz ./image
       naiad build registry.example/app:2 registry.example/app:2-lazy
       naiad build --prefetch-from 'app --selftest' oci:./app oci:./app-lazy
+      naiad build --ignore '*.bin' hf:org/model ./image
       naiad build --chunk-dict ./image /opt/app-2 ./image-2
     """
     if dicts and how["trace"] is not None:
