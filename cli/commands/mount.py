@@ -27,8 +27,10 @@ from cli.options import (
     state_option,
 )
 from cli.setup import MountRequest, Prefetch, Setup
+from fusefs.errors import MountFailed
 from fusefs.keeper import MountSpec
 from fusefs.mount import run_mount
+from fusefs.options import Options
 from fusefs.supervisor import Handoff
 
 
@@ -48,6 +50,16 @@ class _Told(TypedDict):
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
+def _checked(
+    ctx: click.Context, param: click.Parameter, words: tuple[str, ...]
+) -> tuple[str, ...]:
+    try:
+        Options.parse(words)
+    except MountFailed as exc:
+        raise click.BadParameter(str(exc), ctx, param) from exc
+    return words
+
+
 @click.command()
 @click.argument("image")
 @click.argument("mountpoint", type=FOLDER)
@@ -61,7 +73,13 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @cache_limit_option
 @prefetch_option
 @read_deadline_option
-@click.option("-o", "options", multiple=True, metavar="OPTIONS", help="suid, dev, noexec, …")
+@click.option(
+    *("-o", "options"),
+    multiple=True,
+    callback=_checked,
+    metavar="OPTIONS",
+    help="suid, dev, noexec, …",
+)
 @click.option("--foreground", is_flag=True, help="Stay, and log to stderr.")
 @click.option("--trace", type=_FILE, help="Write the paths of files there as they are first read.")
 @digest_option
