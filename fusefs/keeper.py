@@ -129,6 +129,7 @@ class Keeper:
         heard, told = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         pid = os.fork()
         if not pid:
             os.close(heard)
@@ -136,6 +137,7 @@ class Keeper:
         os.close(told)
         with os.fdopen(heard, "rb") as pipe:
             try:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
                 said = pipe.read()
             except KeyboardInterrupt:
                 os.kill(pid, signal.SIGTERM)

@@ -284,7 +284,7 @@ class Supervisor:
         for child in (self._shower, self._child):
             if child is not None:
                 child.ask_to_stop()
-                if not child.dies(self._limits.farewell):
+                if child.is_stopped or not child.dies(self._limits.farewell):
                     child.kill()
                     child.dies(1.0)
                 child.close()

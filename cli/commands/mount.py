@@ -50,9 +50,7 @@ class _Told(TypedDict):
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-def _checked(
-    ctx: click.Context, param: click.Parameter, words: tuple[str, ...]
-) -> tuple[str, ...]:
+def _checked(ctx: click.Context, param: click.Parameter, words: tuple[str, ...]) -> tuple[str, ...]:
     try:
         Options.parse(words)
     except MountFailed as exc:

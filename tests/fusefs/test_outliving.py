@@ -132,6 +132,7 @@ def test_mount_goes_on_without_its_supervisor_and_is_unmounted(mounted: Mount) -
     os.kill(mounted.supervisor, signal.SIGKILL)
     assert (mounted.path / "big").read_bytes() == BIG
     assert mounted.status()["alive"] is True
+    assert mounted.status()["supervised"] is False
     unmount(mounted.path, state=mounted.state)
     assert not mounted.mounted
     assert list(mounts(mounted.state)) == []

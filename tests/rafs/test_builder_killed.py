@@ -193,9 +193,13 @@ def test_a_failed_build_takes_away_the_folders_that_it_made(tmp_path: Path) -> N
 
 
 def test_a_failed_build_leaves_what_others_put_there(tmp_path: Path) -> None:
-    with pytest.raises(BadSource), scratch(tmp_path / "new" / "image"):
-        (tmp_path / "new" / "other").touch()
-        raise BadSource("no")
+    def fail() -> None:
+        with scratch(tmp_path / "new" / "image"):
+            (tmp_path / "new" / "other").touch()
+            raise BadSource("no")
+
+    with pytest.raises(BadSource):
+        fail()
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["other"]
 
 
