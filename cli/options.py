@@ -88,7 +88,7 @@ class Parsed(click.ParamType[object]):
 
 SIZE = Parsed("SIZE", parse_size, "50GiB")
 ROOM = Parsed("SIZE", parse_room, "50GiB")
-PATIENCE = Parsed("DURATION", parse_patience, "30s")
+DURATION = Parsed("DURATION", parse_patience, "30s")
 DIGEST = Parsed("DIGEST", parse_pin, "sha256: and 64 hexadecimal digits")
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -133,7 +133,7 @@ prefetch_option = click.option(
 
 read_deadline_option = click.option(
     "--read-deadline",
-    type=PATIENCE,
+    type=DURATION,
     default="30s",
     show_default=True,
     help="A read fails after so long without progress.",
