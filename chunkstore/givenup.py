@@ -12,12 +12,12 @@ from collections.abc import Iterable
 from .errors import ChunkstoreError
 from .wanted import Key
 
-SOON = 1.0
-"""Seconds for which an answer is given again."""
+SOON = 0.2
+"""Seconds for which an answer is given again: a program that tries again gets a new try."""
 
 
 class GivenUp:
-    """The failures of the last second, by the chunks that did not come."""
+    """The failures of just now, by the chunks that did not come."""
 
     def __init__(self) -> None:
         self._failures: dict[Key, tuple[float, ChunkstoreError]] = {}

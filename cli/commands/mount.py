@@ -93,13 +93,14 @@ def command(ctx: click.Context, image: str, mountpoint: Path, **told: Unpack[_To
       naiad mount --cache-limit 50GiB http://images.example/app /mnt
       naiad mount --digest sha256:… --prefetch all ./image /mnt
     """
+    driver, reason = _driver(told)
     level = str(ctx.find_root().params["log_level"])
     spec = MountSpec(
         image=shown(image),
         mountpoint=mountpoint,
         options=told["options"],
-        driver=told["driver"],
-        driver_reason="asked for",
+        driver=driver,
+        driver_reason=reason,
         foreground=told["foreground"],
         set_up_log=partial(to_file, level="debug" if level == "debug" else "info"),
         state=told["state"],
@@ -113,6 +114,15 @@ def command(ctx: click.Context, image: str, mountpoint: Path, **told: Unpack[_To
         trace=told["trace"] and told["trace"].absolute(),
     )
     run_mount(spec, lambda handoff: _daemon(handoff, request))
+
+
+def _driver(told: _Told) -> tuple[str, str]:
+    """Return the driver and why it is that; of ``auto`` the daemon says more when it knows."""
+    if told["trace"] is None or told["driver"] == "fuse":
+        return told["driver"], "asked for"
+    if told["driver"] == "erofs":
+        raise click.UsageError("--trace sees the reads of files by --driver fuse only")
+    return "fuse", "--trace sees the reads of files by it only"
 
 
 def _daemon(handoff: Handoff, request: MountRequest) -> None:

@@ -161,6 +161,7 @@ MISUSE = [
     ("mount", "--read-deadline", "0", "image", "mount"),
     ("mount", "--cache-limit", "0", "image", "mount"),
     ("mount", "-o", "bogus", "image", "mount"),
+    ("mount", "--driver", "erofs", "--trace", "trace", "image", "mount"),
     ("cache", "gc", "--keep", "much"),
 ]
 
