@@ -22,7 +22,6 @@ from .chunk import Blob, Chunk
 from .digest import Buffer, Digest
 from .eviction import Eviction
 from .held import Held
-from .ledger import Fault
 from .shelf import Shelf, check
 from .wanted import Key
 
@@ -52,7 +51,7 @@ class Keeper:
         self._slow = False
         self._homeless: set[str] = set()
         """Blobs that could not be opened, of which the log was told."""
-        self.fault = Fault()
+        self.last_error: str | None = None
 
     async def run(self) -> None:
         """Evict whenever the cache's limit is reached."""
@@ -156,4 +155,4 @@ class Keeper:
             self._note(exc)
 
     def _note(self, exc: OSError) -> None:
-        self.fault.note(f"cache: {exc.strerror}")
+        self.last_error = f"cache: {exc.strerror}"

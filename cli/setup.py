@@ -18,10 +18,6 @@ class Setup:
     """Speak HTTP with a registry."""
     patience: float = 30.0
     """Seconds without progress after which an origin is given up."""
-    allow: tuple[str, ...] = ()
-    """Of a hub's repository, patterns of the files that are wanted; none: all are."""
-    ignore: tuple[str, ...] = ()
-    """Patterns of those that are not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +52,43 @@ class MountRequest:
     prefetch: Prefetch
     trace: Path | None = None
     """Where the paths of files go as they are read first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registries:
+    """How registries are spoken to."""
+
+    plain: tuple[str, ...] = ()
+    """Hosts that speak HTTP; those on loopback do."""
+    credentials: tuple[Path, ...] = ()
+    """Files with credentials, beside those where Docker and Podman keep them."""
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryRequest:
+    """What the daemon of a session of many images is told."""
+
+    setup: Setup
+    registries: Registries
+    folder: Path
+    """The session's state folder."""
+    cache_limit: int | None = None
+    """Bytes."""
+    prefetch: Prefetch = Prefetch.LIST
+    driver: str = "auto"
+    """How images are shown: ``fuse``, ``erofs``, or ``auto``."""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotterRequest:
+    """How the snapshotter is set up."""
+
+    root: Path
+    address: Path
+    """Its socket."""
+    gallery: GalleryRequest | None
+    """How images are loaded lazily; None: none are."""
+    state: Path | None
+    containerd: Path
+    """containerd's own socket, for pulls."""
+    log_level: str

@@ -1,31 +1,85 @@
-"""The snapshotter wired: store, layers, images, and the service."""
+"""The snapshotter wired: store, layers, images and their session, and the service."""
 
 from __future__ import annotations
 
 import logging
 import signal
-from contextlib import closing
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import trio
 
+from fusefs.errors import MountFailed
+from fusefs.gallery import Gallery
 from fusefs.layers import Layers
+from fusefs.lazyimages import LazyImage, RegistryImages
+from fusefs.pulls import control_of
+from fusefs.pullservice import serve_pulls
 from fusefs.snapshotservice import serving
 from fusefs.snapshotstore import SnapshotStore
-from fusefs.snapshotter import NoImages, Snapshotter
+from fusefs.snapshotter import LazyImages, NoImages, Snapshotter
+
+from .gallery import words
+from .lazy import RegistrySources
+from .pulling import Pulling
+from .setup import GalleryRequest, SnapshotterRequest
+from .stack import client_of
 
 logger = logging.getLogger(__name__)
 
+_LAUNCH = 30.0
+"""Seconds for a session to answer."""
 
-async def run(root: Path, address: Path) -> None:
+
+async def run(request: SnapshotterRequest) -> None:
     """Serve until SIGTERM or SIGINT."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        layers = Layers(root)
-        with closing(SnapshotStore(root / "metadata.db")) as store:
-            snapshotter = Snapshotter(store, layers, NoImages())
-            await snapshotter.start()
-            async with serving(snapshotter, address):
-                logger.info("listening address=%s", address)
-                async for number in signals:
-                    logger.info("ending signal=%d", number)
-                    break
+        layers = Layers(request.root)
+        with closing(SnapshotStore(request.root / "metadata.db")) as store:
+            needed = sorted({one.image for one in store.all() if one.image})
+            async with _images(request, needed) as images:
+                snapshotter = Snapshotter(store, layers, images)
+                await snapshotter.cleanup()
+                async with serving(snapshotter, request.address):
+                    logger.info("listening address=%s", request.address)
+                    async for number in signals:
+                        logger.info("ending signal=%d", number)
+                        break
+
+
+@asynccontextmanager
+async def _images(request: SnapshotterRequest, needed: list[str]) -> AsyncIterator[LazyImages]:
+    """Make what loads images lazily, with those mounted that snapshots need."""
+    if request.gallery is None:
+        yield NoImages()
+        return
+    gallery = Gallery(request.root, request.state, _launcher(request, request.gallery))
+    with client_of(request.gallery.setup) as client:
+        sources = RegistrySources(client, request.gallery.setup, request.gallery.registries)
+        images = RegistryImages(sources, gallery)
+        await gallery.start({LazyImage.decode(text).name for text in needed})
+        await images.restore(needed)
+        pulling = Pulling(client, request.gallery.registries, request.containerd, images)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve_pulls, control_of(request.address), pulling)
+            yield images
+            nursery.cancel_scope.cancel()
+        await gallery.close()
+
+
+def _launcher(
+    request: SnapshotterRequest, gallery: GalleryRequest
+) -> Callable[[Path], Awaitable[None]]:
+    async def launch(mountpoint: Path) -> None:
+        command = words(mountpoint, gallery, request.state, request.log_level)
+        try:
+            with trio.fail_after(_LAUNCH):
+                done = await trio.run_process(command, capture_stderr=True, check=False)
+        except trio.TooSlowError as exc:
+            raise MountFailed(f"{mountpoint}: no session in {_LAUNCH:g} s") from exc
+        if done.returncode:
+            said = done.stderr.decode(errors="replace").strip()
+            raise MountFailed(f"{mountpoint}: no session of images: {said}")
+
+    return launch

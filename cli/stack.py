@@ -72,8 +72,18 @@ async def opened(
     """
     with client_of(setup) as client:
         place = find(name, client, plain_http=setup.plain_http)
-        kept = _kept(setup)
-        bootstrap, digest = await _bootstrap(place, kept, pin, again)
+        async with opened_at(name, place, setup, pin, again) as image:
+            yield image
+
+
+@asynccontextmanager
+async def opened_at(
+    name: str, place: Place, setup: Setup, pin: Digest | None, again: Digest | None
+) -> AsyncIterator[Image]:
+    """Open the image that lies at *place*; as `opened`."""
+    kept = kept_in(setup)
+    try:
+        bootstrap, digest = await bootstrap_at(place, kept, pin, again)
         try:
             origin = Retrying(place.origin, deadline=setup.patience)
             image = Image(name, bootstrap, digest, origin)
@@ -81,7 +91,8 @@ async def opened(
             yield image
         finally:
             bootstrap.close()
-            kept.close()
+    finally:
+        kept.close()
 
 
 @asynccontextmanager
@@ -92,9 +103,9 @@ async def wired(request: MountRequest, handoff: Handoff) -> AsyncIterator[Wired]
     again = Digest.parse(before) if before else None
     cache = BlobCache(request.setup.cache, limit=request.cache_limit)
     async with opened(request.image, request.setup, request.pin, again) as image:
-        shown = await _shown(image, _kept(request.setup), driver or handoff.driver, again)
+        shown = await shown_by(image, kept_in(request.setup), driver or handoff.driver, again)
         vitals.legacy = f"{image.digest} {shown.driver}".encode()
-        store = _store(image, cache, request.setup.patience)
+        store = store_for(image, cache, request.setup.patience)
         async with trio.open_nursery() as nursery:
             await nursery.start(store.run)
             await store.prepare(image.bootstrap.blobs)
@@ -109,7 +120,7 @@ async def wired(request: MountRequest, handoff: Handoff) -> AsyncIterator[Wired]
     cache.close()
 
 
-async def _shown(image: Image, kept: Bootstraps, driver: str, again: Digest | None) -> Shown:
+async def shown_by(image: Image, kept: Bootstraps, driver: str, again: Digest | None) -> Shown:
     """Return how users see *image*: as a daemon before this one found, or as it turns out."""
     if driver == "fuse":
         return Shown()
@@ -118,7 +129,7 @@ async def _shown(image: Image, kept: Bootstraps, driver: str, again: Digest | No
     return await choose(driver, image.bootstrap, image.digest, kept)
 
 
-def _store(image: Image, cache: BlobCache, deadline: float) -> ImageStore:
+def store_for(image: Image, cache: BlobCache, deadline: float) -> ImageStore:
     """Stack what an image is read from: cache, then origin."""
     pulse, ledger = Pulse(), Ledger()
     origin = OriginChunks(image.origin, pulse=pulse, ledger=ledger)
@@ -144,7 +155,6 @@ def told(image: Image, store: ImageStore) -> dict[str, object]:
         "pending_chunks": facts.pending_chunks,
         "refused_reads": facts.refused_reads,
         "last_error": facts.last_error,
-        "last_error_at": facts.last_error_at,
     }
 
 
@@ -181,7 +191,7 @@ def open_all(names: Sequence[str], setup: Setup) -> list[Bootstrap]:
 async def _alone(name: str, setup: Setup) -> Bootstrap:
     with client_of(setup) as client:
         place = find(name, client, plain_http=setup.plain_http)
-        return (await _bootstrap(place, _kept(setup), None))[0]
+        return (await bootstrap_at(place, kept_in(setup), None))[0]
 
 
 def client_of(setup: Setup) -> Client:
@@ -190,12 +200,13 @@ def client_of(setup: Setup) -> Client:
     return Client(proxies=Proxies.of(os.environ), deadlines=deadlines)
 
 
-def _kept(setup: Setup) -> Bootstraps:
+def kept_in(setup: Setup) -> Bootstraps:
+    """Return the bootstraps that the cache keeps."""
     BlobCache(setup.cache).close()  # makes the folder, or refuses one that is not ours alone
     return Bootstraps(setup.cache)
 
 
-async def _bootstrap(
+async def bootstrap_at(
     place: Place, kept: Bootstraps, pin: Digest | None, again: Digest | None = None
 ) -> tuple[Bootstrap, Digest]:
     """Return the bootstrap at *place* and its SHA-256, fetched only if it is not kept here."""

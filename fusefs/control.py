@@ -3,6 +3,8 @@
 ===========================  ======================================================
 ``{"command": "status"}``    ``{"status": {…}}``: see `fusefs.daemon`
 ``{"command": "stop"}``      ``{"status": {}}``, and the mount ends, in use or not
+``{"command": "show", …}``   a session of many images shows the one in ``argument``
+``{"command": "hide", …}``   and shows it no more
 anything else                ``{"error": "…"}``
 ===========================  ======================================================
 """
@@ -27,12 +29,16 @@ class Command(enum.Enum):
 
     STATUS = "status"
     STOP = "stop"
+    SHOW = "show"
+    HIDE = "hide"
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The line that asks."""
 
     command: Command
+    argument: msgspec.Raw = msgspec.Raw(b"null")
+    """What the command is about, as whoever carries it out reads it."""
 
 
 class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -55,7 +61,12 @@ def encode(message: Request | Reply) -> bytes:
     return msgspec.json.encode(message) + b"\n"
 
 
-def ask(folder: Folder, command: Command, patience: float) -> Mapping[str, object]:
+def ask(
+    folder: Folder,
+    command: Command,
+    patience: float,
+    argument: msgspec.Raw = msgspec.Raw(b"null"),  # noqa: B008  # immutable
+) -> Mapping[str, object]:
     """Ask the daemon that serves *folder*'s mount; raises NoAnswer after *patience* seconds.
 
     A daemon that dies meanwhile has a successor, which is asked again.
@@ -64,7 +75,7 @@ def ask(folder: Folder, command: Command, patience: float) -> Mapping[str, objec
     line = b""
     try:
         while not line and (left := deadline - time.monotonic()) > 0:
-            line = _exchange(folder, encode(Request(command)), left)
+            line = _exchange(folder, encode(Request(command, argument)), left)
         reply = msgspec.json.decode(line, type=Reply)
     except (OSError, msgspec.MsgspecError) as exc:
         raise NoAnswer(f"the mount's daemon does not answer: {exc}") from exc

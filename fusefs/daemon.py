@@ -11,7 +11,7 @@ import gc
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 
@@ -49,10 +49,17 @@ _CALLERS = 16
 _CALLER_PATIENCE = 5.0
 """Seconds that a caller gets for its line."""
 
+_WORK_PATIENCE = 60.0
+"""Seconds that what a caller asks for may take."""
+
 _MESSAGE = 1 << 15
 """Bytes of a message on the channel to the supervisor."""
 
 _EXPECTED = (FusefsError, ChunkstoreError, RafsError, OSError)
+
+
+Work = Callable[[bytes], Awaitable[Mapping[str, object]]]
+"""Does what a caller asks, given the argument as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +72,8 @@ class Wired:
     """What ``status`` says beyond what this package knows, ready for JSON."""
     shown: Shown = field(default_factory=Shown)
     """How users are to see it: as every daemon of the mount says."""
+    commands: Mapping[Command, Work] = field(default_factory=dict)
+    """What callers of the control socket may ask for beyond status and stop."""
 
 
 Wire = Callable[[], AbstractAsyncContextManager[Wired]]
@@ -185,9 +194,11 @@ class _Session:
 
     async def _answer(self, caller: trio.socket.SocketType, limit: trio.CapacityLimiter) -> None:
         gone = (OSError, trio.BrokenResourceError)
-        with caller, suppress(*gone), trio.move_on_after(_CALLER_PATIENCE):
+        with caller, suppress(*gone), trio.move_on_after(_WORK_PATIENCE):
             async with limit:
-                line = await _line(caller)
+                line = b""
+                with trio.move_on_after(_CALLER_PATIENCE):
+                    line = await _line(caller)
                 # Who says nothing only wanted to know whether anybody listens.
                 if line:
                     await trio.SocketStream(caller).send_all(encode(await self._reply(line)))
@@ -199,33 +210,29 @@ class _Session:
         if request.command is Command.STOP:
             await self._ask_to_stop()
             return Reply({})
-        return Reply(self._status())
+        if request.command is Command.STATUS:
+            return Reply(self._status())
+        work = self._wired.commands.get(request.command)
+        if work is None:
+            return Reply(error=f"this mount cannot {request.command.value}")
+        try:
+            return Reply(await work(bytes(request.argument)))
+        except _EXPECTED as exc:
+            return Reply(error=str(exc) or type(exc).__name__)
 
     def _status(self) -> Mapping[str, object]:
         handoff, facts = self._handoff, dict(self._wired.statistics())
-        uptime = time.monotonic() - self._started
-        faults = (
-            (facts.get("last_error_at"), facts.get("last_error")),
-            (self._translation.last_error_at, self._translation.last_error),
-            (time.time() - uptime, handoff.last_death),
-        )
-        last_error_at, last_error = _latest(faults)
+        last_error = self._translation.last_error or facts.get("last_error") or handoff.last_death
         return facts | {
             "daemon": os.getpid(),
             "restarts": handoff.restarts,
             "last_death": handoff.last_death,
-            "uptime": round(uptime, 1),
+            "uptime": round(time.monotonic() - self._started, 1),
             "answered": handoff.vitals.answered,
             "waiting_reads": self._vfs.waiting,
             "last_error": last_error,
-            "last_error_at": last_error_at,
+            "last_error_at": self._translation.last_error_at,
         }
-
-
-def _latest(faults: Iterable[tuple[object, object]]) -> tuple[float, str]:
-    """Return the last of what went wrong, by times of the day; 0 and empty where nothing did."""
-    found = [(at, text) for at, text in faults if isinstance(at, float) and isinstance(text, str)]
-    return max(((at, text) for at, text in found if text), default=(0.0, ""))
 
 
 def _never() -> bool:

@@ -1,0 +1,70 @@
+"""A session of many images, started as a process of its own by the snapshotter.
+
+``python -m cli.gallery MOUNTPOINT REQUEST``: like ``naiad mount`` this process forks the
+supervisor, and that one the daemon, so it imports no trio, pyfuse3 or HTTP client. It returns when
+the session answers.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from fusefs.errors import FusefsError
+from fusefs.keeper import MountSpec
+from fusefs.mount import run_mount
+from fusefs.mountinfo import resolved
+from fusefs.state import StateRoot
+from fusefs.supervisor import Handoff
+
+from .logs import to_file
+from .setup import GalleryRequest
+
+NAME = "images of the snapshotter"
+
+
+def words(mountpoint: Path, request: GalleryRequest, state: Path | None, level: str) -> list[str]:
+    """Return the command that starts a session."""
+    text = msgspec.json.encode(request, enc_hook=os.fspath).decode()
+    return [sys.executable, "-m", __name__, str(mountpoint), text, str(state or ""), level]
+
+
+def main(arguments: list[str]) -> int:
+    """Start a session; what goes wrong is a line on stderr."""
+    place, text, state, level = arguments
+    mountpoint, root = resolved(Path(place)), Path(state) if state else None
+    request = msgspec.json.decode(text, type=GalleryRequest, dec_hook=_path)
+    request = replace(request, folder=StateRoot(root).folder(mountpoint).path)
+    spec = MountSpec(
+        image=NAME,
+        mountpoint=mountpoint,
+        options=("suid", "dev"),
+        driver="fuse",
+        driver_reason="images are shown by EROFS over it, where that can be had",
+        set_up_log=partial(to_file, level=level),
+        state=root,
+    )
+    try:
+        run_mount(spec, partial(_daemon, request))
+    except (FusefsError, OSError) as exc:
+        sys.stderr.write(f"{exc}\n")
+        return 1
+    return 0
+
+
+def _daemon(request: GalleryRequest, handoff: Handoff) -> None:
+    importlib.import_module("cli.daemon").run_gallery(handoff, request)
+
+
+def _path(kind: type, value: str) -> object:
+    return kind(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,102 @@
+"""What ``naiad pull`` asks of the snapshotter, wired: the registry and containerd."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import trio
+
+from chunkstore import Corrupt, Malformed
+from chunkstore.http import Client
+from chunkstore.origins.contents import Contents
+from chunkstore.origins.credentials import Credential
+from chunkstore.origins.images import Images
+from chunkstore.origins.manifest import NYDUS_FEATURE, Document, Index, Manifest, Platform
+from chunkstore.origins.reference import Reference
+from fusefs.lazyimages import Plan, RegistryImages
+from fusefs.puller import Pulled, Puller
+from fusefs.pulls import PullRequest
+from fusefs.pullservice import Say
+
+from .lazy import MAX_CONFIG, diff_ids
+from .oci import machine
+from .registries import Proof, registry
+from .setup import Registries
+
+
+class Pulling:
+    """Pulls into the containerd at *containerd* from registries asked with *client*.
+
+    A credential that comes with a pull goes to *lazy* directly, past containerd, which would write
+    it down with the snapshot's labels.
+    """
+
+    def __init__(
+        self, client: Client, registries: Registries, containerd: Path, lazy: RegistryImages
+    ) -> None:
+        self._client = client
+        self._lazy = lazy
+        self._registries = registries
+        self._containerd = containerd
+
+    async def __call__(self, request: PullRequest, say: Say) -> str:
+        """Pull what *request* says; raises ChunkstoreError, ContainerdError, FusefsError."""
+        reference = Reference.parse(request.reference)
+        told = Credential(request.user, request.secret) if request.secret else None
+        if told is not None:
+            self._lazy.introduce(reference, told)
+        proof = Proof(told, self._registries)
+        images = Images(registry(reference, self._client, self._registries, proof))
+        pulled = await self._look_up(request, reference, images)
+        puller = Puller(self._containerd, request.snapshotter)
+        await trio.to_thread.run_sync(
+            puller.pull, pulled, request.namespace, say, abandon_on_cancel=True
+        )
+        return str(pulled.manifest.digest)
+
+    async def _look_up(self, request: PullRequest, reference: Reference, images: Images) -> Pulled:
+        platform = _platform(request.platform)
+        top = await images.document(reference.name)
+        manifest, described = await _manifest(images, top, platform)
+        data = await images.content(described.config, MAX_CONFIG)
+        plan = Plan(reference, manifest.digest, described.layers, diff_ids(data, reference))
+        contents = Contents(images, described, trio.lowlevel.current_trio_token())
+        return Pulled(
+            name=str(reference),
+            top=top if _is_alone(top, platform) else manifest,
+            manifest=manifest,
+            config=described.config,
+            config_data=data,
+            plan=plan,
+            open=contents.open,
+        )
+
+
+async def _manifest(images: Images, top: Document, platform: Platform) -> tuple[Document, Manifest]:
+    found = top.decode()
+    if isinstance(found, Manifest):
+        return top, found
+    entry = found.choose(platform, feature=NYDUS_FEATURE)
+    document = await images.document(str(entry.digest))
+    described = document.decode()
+    if isinstance(described, Index):
+        raise Corrupt(f"{entry.digest}: an index within an index")
+    return document, described
+
+
+def _is_alone(top: Document, platform: Platform) -> bool:
+    """Say whether containerd, which knows no marks of lazy images, chooses from *top* as we do."""
+    found = top.decode()
+    if isinstance(found, Manifest):
+        return True
+    fitting = [one for one in found.manifests if one.platform and one.platform.fits(platform)]
+    return len(fitting) <= 1
+
+
+def _platform(text: str) -> Platform:
+    if not text:
+        return machine()
+    try:
+        return Platform.parse(text)
+    except ValueError as exc:
+        raise Malformed(f"not a platform: {text[:100]!r}; one is linux/amd64") from exc

@@ -1,0 +1,306 @@
+"""LazyImages: which layers need no unpacking, because the image that they belong to is mounted.
+
+A layer is recognised by annotations, which anybody can write, so nothing follows from them but a
+closer look. What an image is, is proven: its config names the uncompressed layers by digest, a
+chain id is a hash over those, and it is the chain id that the snapshot is to be known by. Of a data
+layer the digest in the config must be the blob's own; of the bootstrap's layer it must be that of
+the tar that the bootstrap was taken from. What does not prove itself is left to containerd to
+unpack, which checks it in its own way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import OrderedDict, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+import trio
+
+from chunkstore import ChunkstoreError, Corrupt, Digest, Malformed
+from chunkstore.origins.credentials import Credential
+from chunkstore.origins.manifest import Descriptor
+from chunkstore.origins.reference import Reference
+from rafs import RafsError
+
+from .containerd.messages import Labels
+from .errors import MountFailed
+from .snapshots import DATA, Snapshot, Usage
+from .snapshotter import TARGET
+
+logger = logging.getLogger(__name__)
+
+DATA_MARK = "containerd.io/snapshot/nydus-blob"
+BOOTSTRAP_MARK = "containerd.io/snapshot/nydus-bootstrap"
+
+REFERENCES = (
+    "containerd.io/snapshot/cri.image-ref",
+    "containerd.io/snapshot/remote/stargz.reference",
+)
+"""Labels by which clients that pull lazily name the image; the first that is there counts."""
+
+MANIFEST = "containerd.io/snapshot/cri.manifest-digest"
+USER, SECRET = "containerd.io/snapshot/pullusername", "containerd.io/snapshot/pullsecret"
+
+_DEADLINE = 60.0
+"""Seconds to find out what an image is and mount it; whoever pulls may try again."""
+
+_PLANS = 256
+"""Images whose manifest and config are kept in memory."""
+
+
+class LazyImage(msgspec.Struct, frozen=True):
+    """An image as the store keeps it: all that it takes to mount it, and no secret."""
+
+    repository: str
+    """``HOST[:PORT]/REPO``."""
+    manifest: str
+    """Digest of the manifest."""
+    bootstrap: str
+    """Digest of the bootstrap."""
+
+    def encode(self) -> str:
+        """Return it as text; equal images as equal text."""
+        return msgspec.json.encode(self).decode()
+
+    @classmethod
+    def decode(cls, text: str) -> LazyImage:
+        """Read what `encode` wrote."""
+        return msgspec.json.decode(text, type=cls)
+
+    @property
+    def name(self) -> str:
+        """A name for a folder, of this image from this repository alone."""
+        return hashlib.sha256(f"{self.repository}@{self.manifest}".encode()).hexdigest()[:16]
+
+    @property
+    def reference(self) -> Reference:
+        """What it is called in its registry."""
+        return Reference.parse(f"{self.repository}@{self.manifest}")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an image is made of, as its manifest and config say, each read by its digest."""
+
+    reference: Reference
+    manifest: Digest
+    layers: Sequence[Descriptor]
+    diff_ids: Sequence[str]
+    chains: Mapping[str, int] = field(init=False)
+    """Index of a layer by its chain id."""
+
+    def __post_init__(self) -> None:
+        if len(self.layers) != len(self.diff_ids):
+            raise Corrupt(
+                f"{self.reference}: {len(self.layers)} layers, and the config has "
+                f"{len(self.diff_ids)} diff ids"
+            )
+        found = {chain: number for number, chain in enumerate(chain_ids(self.diff_ids))}
+        object.__setattr__(self, "chains", found)
+
+    def chain(self, index: int) -> str:
+        """Return the chain id of the layers up to *index*."""
+        return next(chain for chain, number in self.chains.items() if number == index)
+
+
+def chain_ids(diff_ids: Sequence[str]) -> list[str]:
+    """Return the chain id of each layer (OCI image-spec, "Layer ChainID")."""
+    chains: list[str] = []
+    for diff_id in diff_ids:
+        if chains:
+            text = f"{chains[-1]} {diff_id}"
+            chains.append(f"sha256:{hashlib.sha256(text.encode()).hexdigest()}")
+        else:
+            chains.append(diff_id)
+    return chains
+
+
+class Sources(Protocol):
+    """Where images are looked up."""
+
+    async def plan(
+        self, reference: Reference, manifest: Digest | None, credential: Credential | None
+    ) -> Plan:
+        """Return what *manifest*, or else what *reference* means on this machine, is made of."""
+        ...
+
+    async def bootstrap(self, plan: Plan, credential: Credential | None) -> Digest:
+        """Keep the bootstrap of *plan* on this machine and return its digest.
+
+        Raises Corrupt or BadImage where its layer is not what the plan says.
+        """
+        ...
+
+
+class Mounter(Protocol):
+    """What shows images as trees of files."""
+
+    async def mount(self, image: LazyImage, credential: Credential | None) -> None:
+        """Have *image* mounted; nothing where it is. Raises MountFailed."""
+        ...
+
+    async def unmount(self, image: LazyImage) -> None:
+        """Have it mounted no more."""
+        ...
+
+    def tree(self, image: LazyImage) -> Path:
+        """Return where it is mounted; raises MountFailed where it is not."""
+        ...
+
+    async def usage(self, image: LazyImage) -> Usage:
+        """Return what is here of its data."""
+        ...
+
+
+class RegistryImages:
+    """Lends the layers of images that a registry has and *mounter* mounts."""
+
+    def __init__(self, sources: Sources, mounter: Mounter) -> None:
+        self._sources = sources
+        self._mounter = mounter
+        self._plans: OrderedDict[tuple[str, str], Plan] = OrderedDict()
+        """By repository and the digest of the manifest."""
+        self._introduced: OrderedDict[str, Credential] = OrderedDict()
+        """By repository; in memory only."""
+        self._looking: defaultdict[str, trio.Lock] = defaultdict(trio.Lock)
+        """One look-up per reference at a time; an entry lives while somebody waits."""
+
+    def introduce(self, reference: Reference, credential: Credential) -> None:
+        """Be *credential* to the repository of *reference* where labels bring none."""
+        self._introduced[_repository(reference)] = credential
+        while len(self._introduced) > _PLANS:
+            self._introduced.popitem(last=False)
+
+    async def offer(self, target: str, parents: Sequence[Snapshot], labels: Labels) -> str | None:
+        """Return the image of the layer that *labels* describe, mounted.
+
+        Raises MountFailed where it is a lazy image's and cannot be had now.
+        """
+        asked = _Asked.of(labels)
+        if asked is None:
+            return None
+        if asked.credential is None:
+            known = self._introduced.get(_repository(asked.reference))
+            asked = replace(asked, credential=known)
+        try:
+            with trio.fail_after(_DEADLINE):
+                return await self._offer(asked, target, parents)
+        except trio.TooSlowError as exc:
+            raise MountFailed(f"{asked.reference}: not mounted in {_DEADLINE:g} s") from exc
+        except (ChunkstoreError, RafsError) as exc:
+            raise MountFailed(f"{asked.reference}: {exc}") from exc
+
+    async def _offer(self, asked: _Asked, target: str, parents: Sequence[Snapshot]) -> str | None:
+        plan = await self._plan(asked, target)
+        why = _doubt(plan, target, parents, is_bootstrap=asked.is_bootstrap)
+        if why:
+            logger.warning("a layer is left to containerd image=%s reason=%s", asked.reference, why)
+            return None
+        if not asked.is_bootstrap:
+            return DATA
+        bootstrap = await self._sources.bootstrap(plan, asked.credential)
+        repository = _repository(asked.reference)
+        image = LazyImage(repository, str(plan.manifest), str(bootstrap))
+        await self._mounter.mount(image, asked.credential)
+        return image.encode()
+
+    async def _plan(self, asked: _Asked, target: str) -> Plan:
+        repository = _repository(asked.reference)
+        lock = self._looking[repository]
+        try:
+            async with lock:
+                for (place, _), plan in self._plans.items():
+                    if place == repository and target in plan.chains:
+                        return plan
+                found = await self._sources.plan(asked.reference, asked.manifest, asked.credential)
+        finally:
+            if not lock.locked() and not lock.statistics().tasks_waiting:
+                self._looking.pop(repository, None)
+        self._plans[repository, str(found.manifest)] = found
+        while len(self._plans) > _PLANS:
+            self._plans.popitem(last=False)
+        return found
+
+    async def restore(self, images: Sequence[str]) -> None:
+        """Mount again what snapshots need; what cannot be had is told and left."""
+        for text in images:
+            image = LazyImage.decode(text)
+            try:
+                await self._mounter.mount(image, None)
+            except (MountFailed, ChunkstoreError, RafsError) as exc:
+                logger.error("cannot mount again image=%s reason=%s", image.reference, exc)
+
+    def tree(self, image: str) -> Path:
+        """Return where *image* is mounted."""
+        return self._mounter.tree(LazyImage.decode(image))
+
+    async def release(self, image: str) -> None:
+        """Unmount *image*."""
+        await self._mounter.unmount(LazyImage.decode(image))
+
+    async def usage(self, image: str) -> Usage:
+        """Return what is here of *image*."""
+        return await self._mounter.usage(LazyImage.decode(image))
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What labels say of a layer that may be loaded lazily."""
+
+    reference: Reference
+    manifest: Digest | None
+    is_bootstrap: bool
+    credential: Credential | None = field(repr=False)
+
+    @classmethod
+    def of(cls, labels: Labels) -> _Asked | None:
+        """Read them; None for an ordinary layer, or where the image is not named."""
+        is_bootstrap = labels.get(BOOTSTRAP_MARK) == "true"
+        if not is_bootstrap and labels.get(DATA_MARK) != "true":
+            return None
+        named = next((labels[name] for name in REFERENCES if labels.get(name)), None)
+        if named is None:
+            return None
+        try:
+            reference = Reference.parse(named)
+            manifest = Digest.parse(labels[MANIFEST]) if labels.get(MANIFEST) else None
+        except Malformed as exc:
+            logger.warning("a layer is left to containerd: %s", exc)
+            return None
+        return cls(reference, manifest, is_bootstrap, _credential(labels))
+
+
+def _repository(reference: Reference) -> str:
+    return f"{reference.host}/{reference.repository}"
+
+
+def _credential(labels: Labels) -> Credential | None:
+    user, secret = labels.get(USER, ""), labels.get(SECRET, "")
+    if not secret:
+        return None
+    return Credential(user or "<token>", secret, is_identity=not user)
+
+
+def _doubt(plan: Plan, target: str, parents: Sequence[Snapshot], *, is_bootstrap: bool) -> str:
+    """Say why a layer is not what it claims to be; empty: it is."""
+    index = plan.chains.get(target)
+    if index is None:
+        return f"no layer of {plan.manifest} has the chain id {target}"
+    layer, is_last = plan.layers[index], index == len(plan.layers) - 1
+    if is_bootstrap != (layer.annotation(BOOTSTRAP_MARK) == "true") or is_bootstrap != is_last:
+        return f"layer {layer.digest} is not where a bootstrap is"
+    if not is_bootstrap and str(layer.digest) != plan.diff_ids[index]:
+        return f"layer {layer.digest} claims to be {plan.diff_ids[index]} when unpacked"
+    if index == 0:
+        return "it stands on another snapshot" if parents else ""
+    below = parents[0] if parents else None
+    if below is None or below.image != DATA:
+        return "it does not stand on the data layer below it"
+    if below.labels.get(TARGET) != plan.chain(index - 1):
+        return "it stands on the data layer of another image"
+    return ""

@@ -1,0 +1,160 @@
+"""Puller: an image into containerd, with the labels that have it loaded lazily.
+
+containerd's own client passes such labels only since 2.0; it does what is done here: documents into
+the content store, a snapshot per layer, a name for the image. Layers that the snapshotter lends are
+not fetched; others are fetched and unpacked by containerd.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from chunkstore import Digest
+from chunkstore.origins.manifest import Descriptor as Layer
+from chunkstore.origins.manifest import Document
+
+from .containerd.client import Client, ContainerdError
+from .containerd.messages import Descriptor, Image, Mount
+from .errors import MountFailed
+from .lazyimages import MANIFEST, REFERENCES, SECRET, USER, Plan
+from .snapshotter import TARGET
+
+_INHERITED = "containerd.io/snapshot/"
+"""What annotations begin with that become labels of a layer's snapshot."""
+
+_LEASE = 24 * 3600.0
+"""Seconds after which containerd may collect what a pull that was killed has left."""
+
+_PART = 1 << 20
+
+_PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0)
+"""Seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """An image's documents and where its layers come from."""
+
+    name: str
+    """What it is to be called."""
+    top: Document
+    """What the name stands for: the manifest, or the index that it is in."""
+    manifest: Document
+    config: Layer
+    config_data: bytes
+    plan: Plan
+    open: Callable[[Digest], BinaryIO]
+    """Opens a layer, from a worker thread."""
+
+
+class Puller:
+    """Pulls into the containerd at *address*, whose name for the snapshotter is *snapshotter*."""
+
+    def __init__(self, address: Path, snapshotter: str) -> None:
+        self._address = address
+        self._snapshotter = snapshotter
+
+    def pull(self, pulled: Pulled, namespace: str, report: Callable[[str], None]) -> None:
+        """Do it, in a worker thread, saying how it goes.
+
+        Raises ContainerdError, MountFailed, and what reading a layer does.
+        """
+        expires = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + _LEASE))
+        lease = f"naiad-pull-{secrets.token_hex(8)}"
+        with Client(self._address, namespace) as client, client.leased(lease, expires):
+            self._put_documents(client, pulled)
+            for index in range(len(pulled.plan.layers)):
+                self._put_layer(client, pulled, index, report)
+            client.put_image(Image(pulled.name, target=_described(pulled.top)))
+
+    def _put_documents(self, client: Client, pulled: Pulled) -> None:
+        """Store the documents, each labelled with what containerd's collector must keep for it."""
+        plan, reference = pulled.plan, pulled.plan.reference
+        source = {f"containerd.io/distribution.source.{reference.host}": reference.repository}
+        kept = {
+            f"containerd.io/gc.ref.snapshot.{self._snapshotter}": plan.chain(len(plan.layers) - 1)
+        }
+        config = Descriptor(pulled.config.media_type, str(pulled.config.digest), pulled.config.size)
+        client.put_content(config, [pulled.config_data], kept | source)
+        below = {"containerd.io/gc.ref.content.config": config.digest} | {
+            f"containerd.io/gc.ref.content.l.{number}": str(layer.digest)
+            for number, layer in enumerate(plan.layers)
+        }
+        client.put_content(_described(pulled.manifest), [pulled.manifest.data], below | source)
+        if pulled.top != pulled.manifest:
+            below = {"containerd.io/gc.ref.content.m.0": str(pulled.manifest.digest)}
+            client.put_content(_described(pulled.top), [pulled.top.data], below | source)
+
+    def _put_layer(
+        self, client: Client, pulled: Pulled, index: int, report: Callable[[str], None]
+    ) -> None:
+        plan = pulled.plan
+        layer, chain = plan.layers[index], plan.chain(index)
+        parent = plan.chain(index - 1) if index else ""
+        labels = _labels(pulled, layer, chain)
+        key = f"extract-{time.time_ns()}-{secrets.token_hex(4)} {chain}"
+        what = f"layer {index + 1} of {len(plan.layers)}"
+        try:
+            mounts = self._prepare(client, key, parent, labels)
+        except ContainerdError as exc:
+            if not exc.exists_already:
+                raise
+            report(f"{what}: nothing to fetch")
+            return
+        try:
+            report(f"{what}: {layer.size} bytes to fetch and unpack")
+            described = Descriptor(layer.media_type, str(layer.digest), layer.size)
+            client.put_content(described, _parts(pulled.open, layer.digest), {})
+            found = client.apply(described, mounts)
+            if found != plan.diff_ids[index]:
+                raise MountFailed(f"layer {layer.digest} is {found}, not {plan.diff_ids[index]}")
+            client.commit(self._snapshotter, key, chain, {TARGET: chain})
+        except BaseException as exc:
+            if not (isinstance(exc, ContainerdError) and exc.exists_already):
+                client.remove(self._snapshotter, key)
+                raise
+
+    def _prepare(
+        self, client: Client, key: str, parent: str, labels: Mapping[str, str]
+    ) -> tuple[Mount, ...]:
+        """Prepare a snapshot, once more if need be: we have just been started, or registries nod.
+
+        containerd's own connection to a snapshotter that was away comes back after seconds.
+        """
+        for pause in _PAUSES:
+            try:
+                return client.prepare(self._snapshotter, key, parent, labels)
+            except ContainerdError as exc:
+                if not exc.is_passing:
+                    raise
+                time.sleep(pause)
+        return client.prepare(self._snapshotter, key, parent, labels)
+
+
+def _labels(pulled: Pulled, layer: Layer, chain: str) -> dict[str, str]:
+    inherited = {
+        name: value
+        for name, value in (layer.annotations or {}).items()
+        if name.startswith(_INHERITED) and name not in (USER, SECRET)
+    }
+    return inherited | {
+        TARGET: chain,
+        REFERENCES[0]: str(pulled.plan.reference),
+        MANIFEST: str(pulled.manifest.digest),
+        "containerd.io/snapshot/cri.layer-digest": str(layer.digest),
+    }
+
+
+def _described(document: Document) -> Descriptor:
+    return Descriptor(document.media_type, str(document.digest), len(document.data))
+
+
+def _parts(open_layer: Callable[[Digest], BinaryIO], digest: Digest) -> Iterator[bytes]:
+    with open_layer(digest) as file:
+        while part := file.read(_PART):
+            yield part

@@ -1,0 +1,85 @@
+"""How ``naiad pull`` asks the snapshotter to pull: lines of JSON on a socket beside its own.
+
+::
+
+    → {"reference": "HOST/REPO:TAG", "namespace": "default", …}     what to pull
+    ← {"said": "layer 1 of 3: nothing to fetch"}                    any number of these
+    ← {"digest": "sha256:…"}  or  {"error": "…"}                    and one of these
+
+The snapshotter does the work because it is there: it has containerd's and the registry's clients at
+hand, which take longer to load than a lazy pull takes.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from .errors import NoAnswer
+
+MAX_LINE = 1 << 16
+"""Bytes of a line."""
+
+
+class PullRequest(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What is to be pulled."""
+
+    reference: str
+    namespace: str = "default"
+    snapshotter: str = "naiad"
+    """What containerd calls it."""
+    platform: str = ""
+    """``OS/ARCHITECTURE[/VARIANT]``; empty: this machine's."""
+    user: str = ""
+    secret: str = ""
+
+    def __repr__(self) -> str:
+        return f"PullRequest({self.reference})"
+
+
+class PullReply(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of the answer."""
+
+    said: str = ""
+    digest: str = ""
+    """Of the manifest: it is done."""
+    error: str = ""
+
+    def encode(self) -> bytes:
+        """Return it as a line."""
+        return msgspec.json.encode(self) + b"\n"
+
+
+def control_of(address: Path) -> Path:
+    """Return the socket for pulls of the snapshotter at *address*."""
+    return address.with_name(f"{address.name}.pull")
+
+
+def pull(address: Path, request: PullRequest, patience: float) -> Iterator[PullReply]:
+    """Have the snapshotter at *address* pull, and yield what it says, the digest last.
+
+    Raises NoAnswer where it cannot, or is silent for *patience* seconds.
+    """
+    path = control_of(address)
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.settimeout(patience)
+        try:
+            caller.connect(os.fspath(path))
+            caller.sendall(msgspec.json.encode(request) + b"\n")
+            with caller.makefile("rb") as lines:
+                while line := lines.readline(MAX_LINE):
+                    reply = msgspec.json.decode(line, type=PullReply)
+                    if reply.error:
+                        raise NoAnswer(reply.error)
+                    yield reply
+                    if reply.digest:
+                        return
+        except (FileNotFoundError, ConnectionRefusedError) as exc:
+            raise NoAnswer(f"{path}: no naiad snapshotter listens there") from exc
+        except (OSError, msgspec.MsgspecError) as exc:
+            raise NoAnswer(f"{path}: {exc}") from exc
+    raise NoAnswer(f"{path}: the snapshotter ended")
