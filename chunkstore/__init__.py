@@ -6,6 +6,7 @@ from .chunk import CHUNKS_PER_BLOB, MAX_CHUNK, MIN_CHUNK, Blob, Chunk, Codec, Ex
 from .digest import Algorithm, Buffer, Digest
 from .errors import (
     CacheUnusable,
+    Changed,
     ChunkstoreError,
     Corrupt,
     Malformed,
@@ -24,6 +25,7 @@ __all__ = [
     "Blob",
     "Buffer",
     "CacheUnusable",
+    "Changed",
     "Chunk",
     "ChunkSource",
     "ChunkstoreError",

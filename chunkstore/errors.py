@@ -5,6 +5,7 @@
     ChunkstoreError
     ├── Malformed        the caller's value: a digest, a blob id, a size that no blob can have
     ├── Missing          it is not there: no such blob, no such chunk
+    ├── Changed          it is another one now: a file at a url that was replaced
     ├── Corrupt          it is there and wrong: bytes that do not match their digest or their codec
     ├── Unreachable      nobody answered, or too late: origins, peers, time-outs
     │   └── Refused      somebody answered no: credentials, permissions
@@ -27,6 +28,10 @@ class Malformed(ChunkstoreError, ValueError):
 
 class Missing(ChunkstoreError):
     """The blob or chunk is not there."""
+
+
+class Changed(ChunkstoreError):
+    """The origin has another file under this name than before."""
 
 
 class Corrupt(ChunkstoreError):

@@ -14,6 +14,7 @@ import click
 
 from chunkstore import (
     CacheUnusable,
+    Changed,
     ChunkstoreError,
     Corrupt,
     Malformed,
@@ -31,6 +32,7 @@ _SAID = (
     (Refused, "refused"),
     (Unreachable, "cannot be reached"),
     (Missing, "not found"),
+    (Changed, "changed meanwhile"),
     (Corrupt, "damaged"),
     (Malformed, "malformed"),
     (CacheUnusable, "cache cannot be used"),

@@ -17,6 +17,10 @@ from .setup import Prefetch, Safety, Setup
 _BINARY = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(i?b|bit)?(?:/s|ps)?", re.IGNORECASE)
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h)?")
+_HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
+_OWN_HEADERS = frozenset(
+    {"host", "range", "if-range", "accept-encoding", "content-length", "transfer-encoding"}
+)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -70,6 +74,23 @@ class _Parsed(click.ParamType[object]):
             self.fail(f"{value!r} is no {self.name.lower()} such as {self._example}", param, ctx)
 
 
+class _Header(click.ParamType[tuple[str, str]]):
+    """``NAME: VALUE``, which no error repeats: it may be a secret."""
+
+    name = "HEADER"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        """Split name and value."""
+        found = _HEADER.fullmatch(value) if isinstance(value, str) else None
+        if found is None:
+            self.fail("not a header such as 'Accept: text/html'", param, ctx)
+        if found[1].lower() in _OWN_HEADERS:
+            self.fail(f"{found[1]} is set by naiad itself", param, ctx)
+        return found[1], found[2].strip()
+
+
 def parse_chunk_size(text: str) -> int | None:
     """Return a size, or None for ``auto``."""
     return None if text == "auto" else parse_size(text)
@@ -77,6 +98,7 @@ def parse_chunk_size(text: str) -> int | None:
 
 SIZE = _Parsed("SIZE", parse_size, "50GiB")
 CHUNK_SIZE = _Parsed("CHUNK SIZE", parse_chunk_size, "auto or 1MiB")
+HEADER = _Header()
 DURATION = _Parsed("DURATION", parse_duration, "30s")
 DIGEST = _Parsed("DIGEST", parse_pin, "sha256: and 64 hexadecimal digits")
 FOLDER = click.Path(file_okay=False, path_type=Path)

@@ -6,6 +6,8 @@ from typing import Protocol
 
 import h11
 
+from chunkstore.bucket import Bucket
+
 from .wire import Wire
 
 _RECEIVE = 64 << 10
@@ -125,4 +127,24 @@ class UntilClosed:
         count = min(len(into), len(self._early))
         into[:count] = self._early[:count]
         self._early = self._early[count:]
+        return count
+
+
+class Slowed:
+    """A body that is received no faster than a bucket allows, which its server feels."""
+
+    def __init__(self, body: Body, bucket: Bucket) -> None:
+        self._body = body
+        self._bucket = bucket
+        self.length = body.length
+
+    @property
+    def is_over(self) -> bool:
+        """Say whether the body came to its end."""
+        return self._body.is_over
+
+    async def receive_into(self, into: memoryview) -> int:
+        """Receive at least one byte, then wait until that many were allowed."""
+        count = await self._body.receive_into(into[: self._bucket.step])
+        await self._bucket.take(count)
         return count

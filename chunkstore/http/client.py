@@ -182,10 +182,11 @@ def basic(userinfo: str | None) -> str | None:
 def _headers(request: Request, proxy: Url | None) -> list[tuple[str, str]]:
     headers = [
         ("Host", request.url.authority),
-        ("User-Agent", _AGENT),
         ("Accept-Encoding", "identity"),
         *request.headers,
     ]
+    if not any(name.lower() == "user-agent" for name, _ in request.headers):
+        headers.append(("User-Agent", _AGENT))
     authorization = request.authorization or basic(request.url.userinfo)
     if authorization:
         headers.append(("Authorization", authorization))
@@ -211,7 +212,8 @@ def _redirected(request: Request, response: Response) -> Request | None:
         following = replace(request, url=replace(url, userinfo=request.url.userinfo))
     else:
         # What proves who we are was meant for one server, and is not for where it points.
-        shown = tuple(pair for pair in request.headers if pair[0].lower() not in _SECRET)
+        secret = _SECRET | request.private
+        shown = tuple(pair for pair in request.headers if pair[0].lower() not in secret)
         url = replace(url, userinfo=None)
         following = replace(request, url=url, headers=shown, authorization=None)
     is_post = request.method == "POST" and response.status in (301, 302)

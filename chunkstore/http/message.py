@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 
 import trio
 
+from chunkstore.bucket import Bucket
 from chunkstore.digest import Buffer
 from chunkstore.errors import Corrupt, Unreachable
 from chunkstore.source import Arrived
 
 from .answers import failure
-from .body import Body, FramingError
+from .body import Body, FramingError, Slowed
 from .url import Url
 
 _QUANTUM = 16 << 10
@@ -52,12 +53,14 @@ class Request:
 
     method: str
     url: Url
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     authorization: str | None = field(default=None, repr=False)
     """Sent to this url's host, port and scheme only, wherever a redirect leads."""
     body: Upload | bytes | None = field(default=None, repr=False)
     patience: float | None = None
     """Seconds without progress, where the client's are not right."""
+    private: frozenset[str] = frozenset()
+    """Names of headers, in lower case, that no other site is shown, besides the usual ones."""
 
     @property
     def is_repeatable(self) -> bool:
@@ -120,6 +123,10 @@ class Response:
     def is_over(self) -> bool:
         """Say whether the body came to its end, and the connection can be used again."""
         return self._body.is_over
+
+    def slowed(self, bucket: Bucket) -> None:
+        """Receive the body no faster than *bucket* allows."""
+        self._body = Slowed(self._body, bucket)
 
     async def fill(self, into: memoryview, arrived: Arrived) -> int:
         """Receive until *into* is full or the body ends; return how many bytes there were.

@@ -1,0 +1,77 @@
+"""``naiad fetch``: a file at a url, resumable, through the swarm where there is one."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import TypedDict, Unpack
+from urllib.parse import unquote, urlsplit
+
+import click
+
+from chunkstore import Digest
+from cli.fetching import FetchRequest, run, summary
+from cli.options import DIGEST, HEADER, SIZE, json_option, setup_options
+from cli.output import print_json
+from cli.progress import bar
+from cli.setup import Setup
+
+
+class _Told(TypedDict):
+    headers: tuple[tuple[str, str], ...]
+    digest: Digest | None
+    tag: str
+    shared: bool
+    rate_limit: int | None
+
+
+@click.command()
+@click.argument("url")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="- is stdout.  [default: the url's last part]",
+)
+@click.option("--digest", type=DIGEST, help="What the file must hash to.")
+@click.option("-H", "--header", "headers", type=HEADER, multiple=True, help="For the origin.")
+@click.option("--tag", default="", help="Tells files at one url apart.")
+@click.option("--ignore-query", "ignored", default="", help="Keys that only sign the url: a,b,c.")
+@click.option("--share", "shared", is_flag=True, help="Give all hosts what --header opens.")
+@click.option("--rate-limit", type=SIZE, help="Bytes per second: 10MiB, 100mbit.")
+@json_option
+@setup_options
+def command(
+    url: str,
+    output: Path | None,
+    ignored: str,
+    as_json: bool,
+    setup: Setup,
+    **told: Unpack[_Told],
+) -> None:
+    """Fetch a file; what is here already is not fetched again.
+
+    URL is http(s), or a blob in a registry: HOST/REPO@sha256:…. The file appears whole under its
+    name, in place of one that was there, or not at all. A fetch that was broken off goes on where
+    it was; a file that was replaced at its origin is begun anew.
+
+    \b
+    Examples:
+      naiad fetch https://models.example/weights.safetensors -o weights
+      naiad fetch --digest sha256:… -H 'Authorization: Bearer …' https://host.example/file
+      naiad fetch --ignore-query X-Amz-Date,X-Amz-Signature 'https://bucket.example/file?…'
+    """
+    keys = frozenset(key for key in ignored.split(",") if key)
+    request = FetchRequest(url, _output(url, output), setup, ignored=keys, **told)
+    with bar(request.output.name) as advance:
+        done = run(request, advance)
+    print_json(done) if as_json else click.echo(f"naiad: {summary(done)}", err=True)
+
+
+def _output(url: str, given: Path | None) -> Path:
+    """Return the file to write."""
+    if given == Path("-"):
+        return given
+    path = given or Path(unquote(PurePosixPath(urlsplit(url).path).name).replace("/", "_"))
+    if not path.name or path.is_dir():
+        raise click.UsageError(f"-o {given or ''}: name a file, not a directory")
+    return path

@@ -1,0 +1,166 @@
+"""Fetching: one file at a url, into the cache, and from there to where it is wanted.
+
+Which file the url stands for is asked first; its pieces then come from wherever they are. A file
+that changes meanwhile is begun again as the new one, a few times; pieces of both never meet.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from chunkstore import Changed, Corrupt, Digest
+from chunkstore.blobcache import BlobCache
+from chunkstore.ledger import Ledger
+from chunkstore.origins.url import State, UrlFile
+from chunkstore.outfile import Going, unfinished
+
+from .filestore import FileStore
+from .filetask import PIECE_SIZE, FileTask, version
+from .origin import FromOrigin, probed
+
+logger = logging.getLogger(__name__)
+
+CHANGES = 3
+"""How often a file may be replaced while it is being fetched."""
+
+STDOUT = Path("-")
+
+_PAUSES = (0.2, 1.0, 3.0)
+"""Seconds before an origin that does not answer is asked again; somebody waits."""
+
+
+Moved = Callable[[int, int | None], None]
+"""Told how many bytes are here, and of how many, if anybody knows."""
+
+
+def _ignore(_done: int, _total: int | None) -> None:
+    """Have no use for how far it is."""
+
+
+class Fetching:
+    """One fetch, as far as it has come."""
+
+    def __init__(
+        self,
+        task: FileTask,
+        file: UrlFile,
+        cache: BlobCache,
+        *,
+        patience: float = 30.0,
+        moved: Moved = _ignore,
+    ) -> None:
+        """Give the origin up when nothing has come for *patience* seconds."""
+        self.task = task
+        self.ledger = Ledger()
+        self._file = file
+        self._cache = cache
+        self._patience = patience
+        self._moved = moved
+        self._store: FileStore | None = None
+
+    @property
+    def done(self) -> int:
+        """Bytes that are here."""
+        store = self._store
+        if store is None:
+            return 0
+        done = len(store.ready) * PIECE_SIZE
+        length = store.version.length
+        return done if length is None else min(done, length)
+
+    @property
+    def total(self) -> int | None:
+        """Bytes of the file, if anybody knows."""
+        return self._store.version.length if self._store else None
+
+    @asynccontextmanager
+    async def fetched(self) -> AsyncIterator[FileStore]:
+        """Yield the file's store when all of it is there; raises ChunkstoreError."""
+        try:
+            yield await self._fetched()
+        finally:
+            if self._store is not None:
+                await self._store.close()
+
+    async def _fetched(self) -> FileStore:
+        for left in range(CHANGES, -1, -1):
+            state = await probed(self._file, _PAUSES)
+            store = await self._opened(state)
+            try:
+                await self._fill(store, self._file.at(state))
+                return store
+            except Changed as exc:
+                if not left:
+                    raise
+                logger.info("file changed, beginning anew reason=%s", exc)
+        raise AssertionError("the last change is raised")
+
+    async def _opened(self, state: State) -> FileStore:
+        if self._store is not None:
+            await self._store.close()
+        found = version(self.task.id, state, secrets.token_hex(8))
+        store = self._store = FileStore(self._cache, found, str(self.task.url))
+        await store.open(verify=True)
+        for piece in store.ready:
+            self.ledger.add("cache", chunks=1, size=found.size(piece))
+        return store
+
+    async def _fill(self, store: FileStore, file: UrlFile) -> None:
+        self._moved(self.done, self.total)
+
+        async def told(_piece: int) -> None:
+            self._moved(self.done, self.total)
+
+        origin = FromOrigin(store, file, self._patience, self.ledger)
+        if store.version.in_order:
+            await origin.read_through(told)
+        else:
+            await origin.bring(store.missing(), told)
+
+
+async def put_out(store: FileStore, path: Path, digest: Digest | None) -> str:
+    """Write the file to *path*, whole or not at all; return how it was copied.
+
+    A device or a pipe is written into. Raises Corrupt when the file does not hash to *digest*,
+    OSError when *path* cannot be written.
+    """
+
+    def going(_done: int) -> None:
+        trio.from_thread.check_cancelled()
+
+    return await trio.to_thread.run_sync(_put_out, store, path, digest, going)
+
+
+def _put_out(store: FileStore, path: Path, digest: Digest | None, going: Going) -> str:
+    length = store.version.length or 0
+    file = store.file()
+    with file.lease.shared():
+        _check(store, digest)  # first: what is wrong shall not be seen anywhere
+        if path == STDOUT:
+            file.pour(sys.stdout.fileno(), length, going)
+        elif path.exists() and not path.is_file():
+            with path.open("wb") as out:
+                file.pour(out.fileno(), length, going)
+        else:
+            with unfinished(Path(os.path.realpath(path))) as fd:
+                return file.export(fd, length, going)
+    return "copy"
+
+
+def _check(store: FileStore, digest: Digest | None) -> None:
+    """Raise Corrupt unless all pieces are here, and hash to *digest*."""
+    missing = store.missing()
+    if missing:
+        raise Corrupt(f"{store.name}: {len(missing)} pieces left the cache before they were used")
+    if digest is not None:
+        found = store.file().sha256(store.version.length or 0)
+        if found != digest.hex:
+            raise Corrupt(f"{store.name}: hashes to sha256:{found}, not {digest}")

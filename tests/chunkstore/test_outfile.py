@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from chunkstore.outfile import copy, pour, sha256, unfinished
+
+DATA = os.urandom(20 << 20)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> int:
+    path = tmp_path / "source"
+    path.write_bytes(DATA)
+    return os.open(path, os.O_RDWR)
+
+
+def ignore(_done: int) -> None:
+    pass
+
+
+def test_a_file_appears_whole_and_is_ones_own(source: int, tmp_path: Path) -> None:
+    with unfinished(tmp_path / "out") as fd:
+        assert copy(source, fd, len(DATA) - 5, ignore) in ("clone", "copy")
+        assert not (tmp_path / "out").exists()
+    assert (tmp_path / "out").read_bytes() == DATA[:-5]
+    assert (tmp_path / "out").stat().st_nlink == 1
+    os.pwrite(source, b"changed", 0)
+    assert (tmp_path / "out").read_bytes() == DATA[:-5]
+
+
+def test_a_failure_leaves_what_was_there(source: int, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("old")
+    with pytest.raises(OSError, match="shorter"), unfinished(tmp_path / "out") as fd:
+        copy(source, fd, len(DATA) + 1, ignore)
+    assert (tmp_path / "out").read_text() == "old"
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["out", "source"]
+
+
+def test_a_copy_can_be_stopped(source: int, tmp_path: Path) -> None:
+    def stop(done: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), unfinished(tmp_path / "out") as fd:
+        copy(source, fd, len(DATA), stop)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_system_without_nameless_files_will_do(
+    source: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.open
+
+    def no_tmpfile(path: os.PathLike[str], flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, "no")
+        return opened(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", no_tmpfile)
+    with unfinished(tmp_path / "out") as fd:
+        copy(source, fd, 10, ignore)
+    assert (tmp_path / "out").read_bytes() == DATA[:10]
+
+
+def test_a_pipe_gets_the_bytes(source: int) -> None:
+    out, into = os.pipe()
+    pour(source, into, 1000, ignore)
+    assert os.read(out, 2000) == DATA[:1000]
+    os.close(out)
+    os.close(into)
+
+
+def test_the_digest_is_of_so_many_bytes(source: int) -> None:
+    import hashlib
+
+    assert sha256(source, 9 << 20) == hashlib.sha256(DATA[: 9 << 20]).hexdigest()
