@@ -19,7 +19,7 @@ COMMANDS = {
     "inspect": "Tell what is in an image.",
     "mount": "Mount an image; its data arrives as it is read.",
     "pki": "Make an authority and certificates for the hosts of a swarm.",
-    "pull": "Pull an image into containerd, lazily.",
+    "pull": "Pull an image into containerd; what can be loaded lazily is not fetched.",
     "snapshotter": "Serve containerd's snapshots; images are mounted lazily.",
     "status": "Tell how the mounts of this node are doing.",
     "umount": "Unmount an image.",
