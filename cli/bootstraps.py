@@ -3,29 +3,48 @@
 ``bootstraps/sha256-HEX`` is a bootstrap, written once under another name and then renamed.
 ``bootstraps/checked-sha256-HEX`` says that a check has found no fault in it.
 ``bootstraps/of-NAME`` holds the digest of the bootstrap that came packed as NAME, a layer's digest.
-A file is hashed whenever it is opened: a disk may have rotted. Whoever has one open, and whoever
-writes one, holds a lock on it, so that ``collect`` removes only what nobody uses.
+``bootstraps/list-HEX`` is a chunk list that an image needs besides, behind its own SHA-256.
+A file is hashed whenever it is opened: a disk may have rotted. Whoever serves one asks ``altered``
+now and then, as it is mapped and not copied. Whoever has one open, and whoever writes one, holds a
+lock on it, so that ``collect`` removes only what nobody uses.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import logging
 import mmap
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from chunkstore import Algorithm, CacheUnusable, Digest, Malformed
+from chunkstore import Algorithm, Buffer, CacheUnusable, Digest, Malformed
 from rafs import BadImage, Bootstrap
 
 logger = logging.getLogger(__name__)
 
+_HASH = 32
+"""Bytes of SHA-256."""
+
 _EDITION = b"1\n"
 """To be raised when the check finds more than it did."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """A bootstrap that was hashed and is served."""
+
+    handle: int
+    """Locked, shared."""
+    path: Path
+    digest: Digest
+    stamp: tuple[int, ...]
+    """What of the file moves with every write to it, from before it was hashed."""
 
 
 class Bootstraps:
@@ -34,8 +53,7 @@ class Bootstraps:
     def __init__(self, cache: Path) -> None:
         """Make the folder in *cache*, which must be ours already."""
         self._folder = cache / "bootstraps"
-        self._held: list[int] = []
-        """Handles of what is open, locked."""
+        self._held: list[_Open] = []
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
         except OSError as exc:
@@ -51,15 +69,48 @@ class Bootstraps:
             handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
-        self._held.append(handle)
+        held = _Open(handle, path, digest, _stamp(handle))
         fcntl.flock(handle, fcntl.LOCK_SH)
-        if path.exists() and _digest(path, digest.algorithm) == digest:
+        there = path.exists()
+        if there and _digest(path, digest.algorithm) == digest:
+            self._held.append(held)
             return Bootstrap.open(path, within=within)
-        if not path.exists():
-            return None
-        logger.warning("kept bootstrap is damaged, dropped path=%s", path)
-        path.unlink(missing_ok=True)
+        os.close(handle)
+        if there:
+            logger.warning("kept bootstrap is damaged, dropped path=%s", path)
+            path.unlink(missing_ok=True)
         return None
+
+    def altered(self, *, thoroughly: bool = False) -> Path | None:
+        """Return one of those open that is no longer what it was, None if all are.
+
+        Hashes those that were written to, or *thoroughly* all: a disk rots without a write.
+        """
+        for held in self._held:
+            stamp = _stamp(held.handle)
+            if stamp != held.stamp or thoroughly:
+                file = Path(f"/proc/self/fd/{held.handle}")
+                if _digest(file, held.digest.algorithm) != held.digest:
+                    return held.path
+                held.stamp = stamp
+        return None
+
+    def kept_list(self, blob_id: str, start: int, size: int) -> bytes | None:
+        """Return the chunk list that stands in a blob from *start* on, if it is here unharmed."""
+        try:
+            data = self._list(blob_id, start).read_bytes()
+        except FileNotFoundError:
+            return None
+        whole = data[:_HASH] == hashlib.sha256(data[_HASH:]).digest()
+        return data[_HASH:] if whole and len(data) == _HASH + size else None
+
+    def keep_list(self, blob_id: str, start: int, data: Buffer) -> None:
+        """Keep a chunk list; nothing vouches for it but the chunks that it finds."""
+        with self._new() as (file, path):
+            file.write(hashlib.sha256(data).digest())
+            file.write(data)
+            file.flush()
+            path.rename(self._list(blob_id, start))
 
     def packed_as(self, name: Digest) -> Digest | None:
         """Return the digest of the bootstrap that came packed as *name*, if it has come before."""
@@ -130,7 +181,7 @@ class Bootstraps:
     def close(self) -> None:
         """Let go of what is open."""
         while self._held:
-            os.close(self._held.pop())
+            os.close(self._held.pop().handle)
 
     @contextmanager
     def _new(self) -> Iterator[tuple[BinaryIO, Path]]:
@@ -150,8 +201,17 @@ class Bootstraps:
     def _note(self, digest: Digest) -> Path:
         return self._folder / f"checked-{digest.algorithm.value}-{digest.hex}"
 
+    def _list(self, blob_id: str, start: int) -> Path:
+        name = hashlib.sha256(f"{start} {blob_id}".encode()).hexdigest()
+        return self._folder / f"list-{name}"
+
     def _alias(self, name: Digest) -> Path:
         return self._folder / f"of-{name.algorithm.value}-{name.hex}"
+
+
+def _stamp(handle: int) -> tuple[int, ...]:
+    facts = os.fstat(handle)
+    return facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
 
 
 def _digest(path: Path, algorithm: Algorithm) -> Digest:

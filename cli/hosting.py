@@ -35,7 +35,7 @@ from .ahead import fetch_ahead
 from .oci import Layers, Repository
 from .registries import Proof, registry
 from .setup import GalleryRequest
-from .stack import Image, client_of, kept_in, opened_at, shown_by, store_for, told
+from .stack import Image, client_of, opened_at, shown_by, store_for, told, watch
 
 logger = logging.getLogger(__name__)
 
@@ -152,7 +152,7 @@ class _Host:
         known = digest if again else None
         with trio.CancelScope() as scope:
             async with opened_at(str(reference), place, request.setup, digest, known) as image:
-                shown = await shown_by(image, kept_in(request.setup), driver, known)
+                shown = await shown_by(image, driver, known)
                 store = store_for(image, self._cache, request.setup.patience)
                 async with trio.open_nursery() as nursery:
                     await nursery.start(store.run)
@@ -163,6 +163,7 @@ class _Host:
                     try:
                         task_status.started(_Hosted(image, store, proof, shown, scope, gone))
                         nursery.start_soon(fetch_ahead, image.bootstrap, store, request.prefetch)
+                        nursery.start_soon(watch, image.kept)
                         await trio.sleep_forever()
                     finally:
                         self._forget(showing.name, kept=showing.name in self._list.kept)

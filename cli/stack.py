@@ -10,6 +10,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import trio
@@ -21,7 +22,7 @@ from chunkstore.imagestore import ImageStore
 from chunkstore.ledger import Ledger, Pulse
 from chunkstore.originchunks import OriginChunks
 from chunkstore.retrying import Retrying
-from chunkstore.scrub import scrub
+from chunkstore.scrub import BETWEEN_PASSES, scrub
 from chunkstore.stack import Counted
 from fusefs import vfs
 from fusefs.blobfiles import BlobFiles
@@ -45,6 +46,9 @@ T = TypeVar("T")
 _PAUSES = (0.2, 1.0, 3.0)
 """Seconds before metadata is asked for again: a person waits for it."""
 
+_WATCH = 1.0
+"""Seconds between looks at whether kept metadata has been written to."""
+
 _LONGEST_PAUSE = 10.0
 """Seconds that an origin may ask for at most."""
 
@@ -59,6 +63,8 @@ class Image:
     """SHA-256 of its bootstrap."""
     origin: Origin
     """Asked again until nothing has come for as long as the setup says."""
+    kept: Bootstraps
+    """Where the bootstrap lies."""
 
 
 @asynccontextmanager
@@ -86,7 +92,7 @@ async def opened_at(
         bootstrap, digest = await bootstrap_at(place, kept, pin, again)
         try:
             origin = Retrying(place.origin, deadline=setup.patience)
-            image = Image(name, bootstrap, digest, origin)
+            image = Image(name, bootstrap, digest, origin, kept)
             await attach_lists(image)
             yield image
         finally:
@@ -103,13 +109,14 @@ async def wired(request: MountRequest, handoff: Handoff) -> AsyncIterator[Wired]
     again = Digest.parse(before) if before else None
     cache = BlobCache(request.setup.cache, limit=request.cache_limit)
     async with opened(request.image, request.setup, request.pin, again) as image:
-        shown = await shown_by(image, kept_in(request.setup), driver or handoff.driver, again)
+        shown = await shown_by(image, driver or handoff.driver, again)
         vitals.legacy = f"{image.digest} {shown.driver}".encode()
         store = store_for(image, cache, request.setup.patience)
         async with trio.open_nursery() as nursery:
             await nursery.start(store.run)
             await store.prepare(image.bootstrap.blobs)
             nursery.start_soon(scrub, cache)
+            nursery.start_soon(watch, image.kept)
             nursery.start_soon(fetch_ahead, image.bootstrap, store, request.prefetch)
             with traced(image.bootstrap, request.trace) as tree:
                 if shown.driver == "erofs":
@@ -120,13 +127,13 @@ async def wired(request: MountRequest, handoff: Handoff) -> AsyncIterator[Wired]
     cache.close()
 
 
-async def shown_by(image: Image, kept: Bootstraps, driver: str, again: Digest | None) -> Shown:
+async def shown_by(image: Image, driver: str, again: Digest | None) -> Shown:
     """Return how users see *image*: as a daemon before this one found, or as it turns out."""
     if driver == "fuse":
         return Shown()
     if again is not None:
-        return by_erofs(image.bootstrap, image.digest, kept)
-    return await choose(driver, image.bootstrap, image.digest, kept)
+        return by_erofs(image.bootstrap, image.digest, image.kept)
+    return await choose(driver, image.bootstrap, image.digest, image.kept)
 
 
 def store_for(image: Image, cache: BlobCache, deadline: float) -> ImageStore:
@@ -162,11 +169,37 @@ _NOTHING = {"chunks": 0, "bytes": 0, "stored_bytes": 0}
 
 
 async def attach_lists(image: Image) -> None:
-    """Read the chunk lists of those blobs that only their own lists can tell the places of."""
+    """Attach the chunk lists of those blobs that only their own lists can tell the places of.
+
+    They are kept, so that a later daemon needs no origin for them.
+    """
     for needed in ci.ranges_needed(image.bootstrap):
-        data = bytearray(needed.stop - needed.start)
-        await image.origin.read(needed.entry.blob.id, needed.start, memoryview(data), ignore)
+        blob_id, start, size = needed.entry.blob.id, needed.start, needed.stop - needed.start
+        data: Buffer | None = image.kept.kept_list(blob_id, start, size)
+        found = data is not None
+        if data is None:
+            data = bytearray(size)
+            await image.origin.read(blob_id, start, memoryview(data), ignore)
         image.bootstrap.attach(needed.blob_index, ci.decode(needed.entry, data))
+        if not found:
+            image.kept.keep_list(blob_id, start, data)
+
+
+async def watch(kept: Bootstraps) -> None:
+    """Raise BadImage when metadata that is being served has changed on the disk.
+
+    That ends this daemon. The next one finds the damage and fetches the metadata anew.
+    """
+    hashed = trio.current_time()
+    while True:
+        await trio.sleep(_WATCH)
+        thoroughly = trio.current_time() - hashed >= BETWEEN_PASSES
+        if thoroughly:
+            hashed = trio.current_time()
+        look = partial(kept.altered, thoroughly=thoroughly)
+        path = await trio.to_thread.run_sync(look, limiter=trio.CapacityLimiter(1))
+        if path is not None:
+            raise BadImage(f"{path} was changed on the disk while it was in use")
 
 
 def reader(origin: Origin) -> Callable[[str, int, int], Buffer]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import filecmp
+import hashlib
 import os
 import random
 import signal
@@ -183,3 +184,31 @@ def test_rot_in_the_cache_is_found_and_mended(naiad: Naiad, tree: Path, image: P
     assert "1 were bad and are dropped" in done.stdout
     assert naiad.run("cache", "verify").stdout.endswith("0 were bad and are dropped\n")
     assert _same(tree, naiad.mount(image))
+
+
+def test_metadata_that_is_changed_in_use_is_noticed_and_fetched_anew(
+    naiad: Naiad, tree: Path, image: Path
+) -> None:
+    mount = naiad.mount(image)
+    daemon = naiad.status(mount)["daemon"]
+    (kept,) = (naiad.cache / "bootstraps").glob("sha256-*")
+    with kept.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        last = file.read(1)
+        file.seek(-1, os.SEEK_END)
+        file.write(bytes([last[0] ^ 1]))
+    until(lambda: naiad.status(mount)["daemon"] != daemon)
+    assert "was changed on the disk" in str(naiad.status(mount)["last_error"])
+    assert _same(tree, mount)
+    assert hashlib.sha256(kept.read_bytes()).hexdigest() == kept.name.removeprefix("sha256-")
+
+
+def test_status_tells_that_a_mount_has_lost_its_supervisor(naiad: Naiad, image: Path) -> None:
+    mount = naiad.mount(image)
+    assert naiad.status(mount)["supervised"] is True
+    supervisor = naiad.status(mount)["supervisor"]
+    assert isinstance(supervisor, int)
+    os.kill(supervisor, signal.SIGKILL)
+    until(lambda: naiad.status(mount)["supervised"] is False)
+    assert "unsupervised" in naiad.run("status").stdout
+    assert "its supervisor died" in naiad.run("status", mount).stdout
