@@ -20,8 +20,9 @@ from .blobcache import BlobCache
 from .chunk import Blob, Chunk
 from .digest import Buffer
 from .errors import ChunkstoreError, Corrupt, Missing, Unreachable
+from .givenup import GivenUp
 from .keeper import Keeper
-from .ledger import Pulse
+from .ledger import Fault, Pulse
 from .shelf import Shelf
 from .source import ChunkSource, Deliver
 from .views import Views
@@ -95,10 +96,11 @@ class Fetcher:
         """Chunks that another store has had in hand for too long."""
         self._fetches: dict[trio.CancelScope, float] = {}
         """What is asked of the source now, with the time it was asked."""
+        self._given_up = GivenUp()
         self._idle = trio.lowlevel.ParkingLot()
         self._opening = trio.Lock()
         self._nursery: trio.Nursery | None = None
-        self.last_error: str | None = None
+        self.fault = Fault()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Fetch what is asked for until cancelled; readers that still wait then fail."""
@@ -119,7 +121,10 @@ class Fetcher:
         """Wait until what *reader* misses has landed; raises ChunkstoreError."""
         if self._nursery is None:
             raise Unreachable("the image is not being served")
-        missing = dict(reader.missing)
+        missing, since = dict(reader.missing), trio.current_time()
+        failure = self._given_up.find(missing, since)
+        if failure is not None:
+            raise failure
         for key, (blob, chunk) in missing.items():
             self._waiting.setdefault(key, []).append(reader)
             if not self._wanted.demand(blob, chunk):
@@ -127,6 +132,10 @@ class Fetcher:
         self._idle.unpark_all()
         try:
             await self._patiently(reader)
+        except Unreachable as exc:
+            if trio.current_time() - since > self._deadline / 2:
+                self._given_up.note(reader.missing, exc, trio.current_time())
+            raise
         finally:
             for key in missing:
                 self._leave(key, reader)
@@ -168,7 +177,7 @@ class Fetcher:
         while reader.missing and reader.failure is None:
             due = max(since, self._pulse.last) + self._deadline
             if trio.current_time() >= due:
-                last = f"; last: {self.last_error}" if self.last_error else ""
+                last = f"; last: {self.fault.text}" if self.fault.text else ""
                 raise Unreachable(f"no bytes came for {self._deadline:g} s{last}")
             with trio.move_on_at(due):
                 await reader.moved.wait()
@@ -295,7 +304,7 @@ class Fetcher:
         """Tell the readers of a chunk; those who came late to its fetch have it tried again."""
         self._wanted.landed(key)
         self._impatient.discard(key)
-        self.last_error = str(failure)
+        self.fault.note(str(failure))
         for reader in self._waiting.pop(key, ()):
             if key in reader.late and self._nursery is not None:
                 reader.late.discard(key)

@@ -21,7 +21,7 @@ from .errors import ChunkstoreError, Unreachable
 from .fetcher import Fetcher, Reader
 from .held import Held
 from .keeper import Keeper
-from .ledger import Ledger, Pulse
+from .ledger import Fault, Ledger, Pulse
 from .source import ChunkSource
 from .statistics import Statistics
 from .views import Views
@@ -68,7 +68,7 @@ class ImageStore:
         self._waiting = 0
         self._waiting_since = 0.0
         self._refused = 0
-        self._last_error: str | None = None
+        self._fault = Fault()
 
     def look(self, extents: Sequence[Extent]) -> Buffer | None:
         """Return the bytes of *extents* if all are in the cache; never waits."""
@@ -82,15 +82,13 @@ class ImageStore:
         data = self.look(extents)
         if data is not None:
             return data
-        self._admit()
-        self._waiting += 1
         try:
-            return await self._read(extents)
+            self._admit()
+            return await self._wait(extents)
         except ChunkstoreError as exc:
-            self._last_error = str(exc)
+            self._refused += 1
+            self._fault.note(str(exc))
             raise
-        finally:
-            self._waiting -= 1
 
     def held(self, extents: Sequence[Extent]) -> AbstractContextManager[Buffer | None]:
         """Lend the bytes of *extents*, None if not all are here, across awaits and to threads."""
@@ -118,6 +116,8 @@ class ImageStore:
 
     def statistics(self) -> Statistics:
         """Say what was read and fetched so far, and how things stand."""
+        faults = self._fault, self._fetcher.fault, self._keeper.fault
+        last = max(faults, key=lambda fault: fault.at)
         return Statistics(
             sources=self._ledger.tallies,
             ready_size=sum(
@@ -129,7 +129,8 @@ class ImageStore:
             waiting_reads=self._waiting,
             pending_chunks=self._fetcher.pending,
             refused_reads=self._refused,
-            last_error=self._last_error or self._fetcher.last_error or self._keeper.last_error,
+            last_error=last.text,
+            last_error_at=last.at,
         )
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -143,6 +144,13 @@ class ImageStore:
             with trio.CancelScope(shield=True):
                 for shelf in shelves:
                     await trio.to_thread.run_sync(shelf.close, limiter=self._threads)
+
+    async def _wait(self, extents: Sequence[Extent]) -> Buffer:
+        self._waiting += 1
+        try:
+            return await self._read(extents)
+        finally:
+            self._waiting -= 1
 
     async def _read(self, extents: Sequence[Extent]) -> Buffer:
         kept: dict[Key, Buffer] = {}
@@ -171,6 +179,5 @@ class ImageStore:
             self._waiting_since = now
         stalled = now - max(self._pulse.last, self._waiting_since) > STALLED
         if self._waiting >= (WAITING_READS if stalled else 4 * WAITING_READS):
-            self._refused += 1
-            reason = self._fetcher.last_error or "no answer yet"
+            reason = self._fetcher.fault.text or "no answer yet"
             raise Unreachable(f"{self._waiting} reads wait already: {reason}")

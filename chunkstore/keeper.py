@@ -22,6 +22,7 @@ from .chunk import Blob, Chunk
 from .digest import Buffer, Digest
 from .eviction import Eviction
 from .held import Held
+from .ledger import Fault
 from .shelf import Shelf, check
 from .wanted import Key
 
@@ -51,7 +52,7 @@ class Keeper:
         self._slow = False
         self._homeless: set[str] = set()
         """Blobs that could not be opened, of which the log was told."""
-        self.last_error: str | None = None
+        self.fault = Fault()
 
     async def run(self) -> None:
         """Evict whenever the cache's limit is reached."""
@@ -155,4 +156,4 @@ class Keeper:
             self._note(exc)
 
     def _note(self, exc: OSError) -> None:
-        self.last_error = f"cache: {exc.strerror}"
+        self.fault.note(f"cache: {exc.strerror}")

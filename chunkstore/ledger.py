@@ -1,8 +1,9 @@
-"""Ledger and Pulse: what was had from where, and when something last moved."""
+"""Ledger, Pulse and Fault: what was had from where, what moved last, and what failed last."""
 
 from __future__ import annotations
 
 import math
+import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,6 +43,18 @@ class Ledger:
     def tallies(self) -> Mapping[str, Tally]:
         """What each source has given by now."""
         return {name: Tally(*counts) for name, counts in self._counts.items()}
+
+
+class Fault:
+    """What went wrong last, and when by the clock of the day; empty and 0 before anything did."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.at = 0.0
+
+    def note(self, text: str) -> None:
+        """Note that *text* went wrong now."""
+        self.text, self.at = text, time.time()
 
 
 class Pulse:

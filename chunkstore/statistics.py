@@ -22,6 +22,8 @@ class Statistics:
     pending_chunks: int
     """Chunks that are asked for and not being fetched yet."""
     refused_reads: int
-    """Reads that failed at once because too many were waiting."""
-    last_error: str | None
-    """Why a read, or a fetch ahead of reads, failed last."""
+    """Reads that ended in an error: too many waited already, nothing came, nothing right came."""
+    last_error: str
+    """Why a read, a fetch ahead of reads, or keeping a chunk failed last; empty: nothing did."""
+    last_error_at: float
+    """By the clock of the day."""

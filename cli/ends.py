@@ -16,6 +16,7 @@ import trio
 from chunkstore import Malformed
 from chunkstore.http import Client
 from chunkstore.origins.contents import Contents
+from chunkstore.origins.hubname import PREFIX
 from chunkstore.origins.images import Images, RemoteImage
 from chunkstore.origins.reference import Reference
 from rafs.sources.directory import DirectorySource
@@ -25,6 +26,7 @@ from rafs.sources.source import Source
 from rafs.sources.tarball import TarSource
 from rafs.targets import DirectoryTarget, OciTarget, Target, layout_target
 
+from .hub import hub_source
 from .image import registry
 from .loop import background_loop
 from .names import split_layout
@@ -45,6 +47,11 @@ class Ends:
 
     def source(self, text: str) -> Source:
         """Return what *text* names; raises UsageError, BadSource, ChunkstoreError."""
+        if text.startswith(PREFIX):
+            token, client = self._connected()
+            return hub_source(text, self._setup, client, token)
+        if self._setup.allow or self._setup.ignore:
+            raise click.UsageError("--allow and --ignore choose among a hub's files: hf:ORG/NAME")
         if text == "-":
             return TarSource(None)
         if text.startswith("oci:"):

@@ -20,7 +20,7 @@ COMMANDS = {
     "mount": "Mount an image; its data arrives as it is read.",
     "pki": "Make an authority and certificates for the hosts of a swarm.",
     "pull": "Pull an image into containerd; what can be loaded lazily is not fetched.",
-    "snapshotter": "Serve containerd's snapshots; images are mounted lazily.",
+    "snapshotter": "Serve containerd's snapshots, and mount images instead of unpacking them.",
     "status": "Tell how the mounts of this node are doing.",
     "umount": "Unmount an image.",
     "unpack": "Write an image's files to a directory or a tar.",

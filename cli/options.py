@@ -6,7 +6,9 @@ import functools
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -46,6 +48,20 @@ def parse_duration(text: str) -> float:
     return float(found[1]) * _SECONDS[found[2] or "s"]
 
 
+def parse_room(text: str) -> int:
+    """Return a size that something fits into; raises ValueError for nothing."""
+    return parse_size(text) or _refuse(text)
+
+
+def parse_patience(text: str) -> float:
+    """Return a time in which something can happen; raises ValueError for none."""
+    return parse_duration(text) or _refuse(text)
+
+
+def _refuse(text: str) -> NoReturn:
+    raise ValueError(text)
+
+
 def parse_pin(text: str) -> Digest:
     """Return the SHA-256 that *text* gives; raises ValueError."""
     digest = Digest.parse(text)
@@ -54,7 +70,7 @@ def parse_pin(text: str) -> Digest:
     return digest
 
 
-class _Parsed(click.ParamType[object]):
+class Parsed(click.ParamType[object]):
     """A value that a parsing function reads; what it raises becomes a usage error."""
 
     def __init__(self, name: str, parse: Callable[[str], object], example: str) -> None:
@@ -91,16 +107,11 @@ class _Header(click.ParamType[tuple[str, str]]):
         return found[1], found[2].strip()
 
 
-def parse_chunk_size(text: str) -> int | None:
-    """Return a size, or None for ``auto``."""
-    return None if text == "auto" else parse_size(text)
-
-
-SIZE = _Parsed("SIZE", parse_size, "50GiB")
-CHUNK_SIZE = _Parsed("CHUNK SIZE", parse_chunk_size, "auto or 1MiB")
+SIZE = Parsed("SIZE", parse_size, "50GiB")
+ROOM = Parsed("SIZE", parse_room, "50GiB")
 HEADER = _Header()
-DURATION = _Parsed("DURATION", parse_duration, "30s")
-DIGEST = _Parsed("DIGEST", parse_pin, "sha256: and 64 hexadecimal digits")
+DURATION = Parsed("DURATION", parse_patience, "30s")
+DIGEST = Parsed("DIGEST", parse_pin, "sha256: and 64 hexadecimal digits")
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
@@ -130,7 +141,7 @@ codec_option = click.option(
 )
 
 cache_limit_option = click.option(
-    "--cache-limit", type=SIZE, help="What the whole cache may take on the disk."
+    "--cache-limit", type=ROOM, help="What the whole cache may take on the disk."
 )
 
 prefetch_option = click.option(
@@ -206,5 +217,19 @@ def safety_options(command: Callable[..., object]) -> Callable[..., object]:
         else:
             papers = None
         return command(safety=Safety(papers, insecure), **others)
+
+    return gathered
+
+
+def hub_options(command: Callable[..., object]) -> Callable[..., object]:
+    """Add ``--allow`` and ``--ignore``, which go into the Setup; stands below `setup_options`."""
+
+    @click.option("--allow", multiple=True, metavar="PATTERN", help="hf: only files that fit.")
+    @click.option("--ignore", multiple=True, metavar="PATTERN", help="hf: no files that fit.")
+    @functools.wraps(command)
+    def gathered(
+        allow: tuple[str, ...], ignore: tuple[str, ...], setup: Setup, **others: object
+    ) -> object:
+        return command(setup=replace(setup, allow=allow, ignore=ignore), **others)
 
     return gathered

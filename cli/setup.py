@@ -18,6 +18,10 @@ class Setup:
     """Speak HTTP with a registry."""
     patience: float = 30.0
     """Seconds without progress after which an origin is given up."""
+    allow: tuple[str, ...] = ()
+    """Of a hub's repository, patterns of the files that are wanted; none: all are."""
+    ignore: tuple[str, ...] = ()
+    """Patterns of those that are not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,6 +162,7 @@ def told(image: Image, store: ImageStore) -> dict[str, object]:
         "pending_chunks": facts.pending_chunks,
         "refused_reads": facts.refused_reads,
         "last_error": facts.last_error,
+        "last_error_at": facts.last_error_at,
     }
 
 

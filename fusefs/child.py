@@ -46,6 +46,15 @@ class Child:
         return os.waitstatus_to_exitcode(int(fields[-1])) if fields[0] in "ZX" else None
 
     @property
+    def is_stopped(self) -> bool:
+        """Say whether a signal has stopped it, so that it does nothing by itself."""
+        try:
+            text = Path(f"/proc/{self.pid}/stat").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        return text.rpartition(")")[2].split()[0] in "Tt"
+
+    @property
     def speaks(self) -> bool:
         """Say whether its end of the channel is open."""
         return self.channel.fileno() >= 0
@@ -95,12 +104,13 @@ class Child:
 
 
 def start_time(pid: int) -> int | None:
-    """Return when process *pid* was started, in ticks since boot; None: there is none."""
+    """Return when process *pid* was started, in ticks since boot; None where none such lives."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return int(text.rpartition(")")[2].split()[19])
+    fields = text.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else int(fields[19])
 
 
 def is_outside(exit_code: int) -> bool:

@@ -11,7 +11,7 @@ import gc
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 
@@ -222,17 +222,29 @@ class _Session:
 
     def _status(self) -> Mapping[str, object]:
         handoff, facts = self._handoff, dict(self._wired.statistics())
-        last_error = self._translation.last_error or facts.get("last_error") or handoff.last_death
+        uptime = time.monotonic() - self._started
+        faults = (
+            (facts.get("last_error_at"), facts.get("last_error")),
+            (self._translation.last_error_at, self._translation.last_error),
+            (time.time() - uptime, handoff.last_death),
+        )
+        last_error_at, last_error = _latest(faults)
         return facts | {
             "daemon": os.getpid(),
             "restarts": handoff.restarts,
             "last_death": handoff.last_death,
-            "uptime": round(time.monotonic() - self._started, 1),
+            "uptime": round(uptime, 1),
             "answered": handoff.vitals.answered,
             "waiting_reads": self._vfs.waiting,
             "last_error": last_error,
-            "last_error_at": self._translation.last_error_at,
+            "last_error_at": last_error_at,
         }
+
+
+def _latest(faults: Iterable[tuple[object, object]]) -> tuple[float, str]:
+    """Return the last of what went wrong, by times of the day; 0 and empty where nothing did."""
+    found = [(at, text) for at, text in faults if isinstance(at, float) and isinstance(text, str)]
+    return max(((at, text) for at, text in found if text), default=(0.0, ""))
 
 
 def _never() -> bool:

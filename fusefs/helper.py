@@ -28,6 +28,7 @@ class Helper:
                 ["fusermount3", *arguments],
                 environment,
                 file_actions=[(os.POSIX_SPAWN_DUP2, told, 2)],
+                setsigmask=[],
             )
         except FileNotFoundError as exc:
             os.close(self._said)

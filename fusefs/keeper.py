@@ -23,7 +23,7 @@ from .hidden import HiddenDevice
 from .options import Options
 from .shown import Shown
 from .state import Folder, Record
-from .supervisor import Daemon, Limits, Supervisor
+from .supervisor import SIGNALS, Daemon, Limits, Supervisor
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +64,7 @@ class Keeper:
 
     def keep(self, daemon: Daemon, ready: Callable[[], None], private: Sequence[int] = ()) -> None:
         """Mount, call *ready*, and return when it has been unmounted; raises MountFailed."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             self._keep(daemon, ready, private)
         except GivenUp as exc:
@@ -72,6 +73,8 @@ class Keeper:
         except BaseException:
             self.folder.remove()
             raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         self.folder.remove()
 
     def _keep(self, daemon: Daemon, ready: Callable[[], None], private: Sequence[int]) -> None:
@@ -126,6 +129,7 @@ class Keeper:
         heard, told = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         pid = os.fork()
         if not pid:
             os.close(heard)
@@ -133,6 +137,7 @@ class Keeper:
         os.close(told)
         with os.fdopen(heard, "rb") as pipe:
             try:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
                 said = pipe.read()
             except KeyboardInterrupt:
                 os.kill(pid, signal.SIGTERM)

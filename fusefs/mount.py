@@ -19,7 +19,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .child import start_time
 from .control import Command, ask
 from .errors import FusefsError, MountFailed, NoAnswer, NotMounted
 from .keeper import Keeper, MountSpec
@@ -51,6 +50,8 @@ class MountState:
     driver: str
     driver_reason: str
     alive: bool
+    supervised: bool
+    """Whether a daemon that dies would be replaced."""
     failure: str
     """Why a mount that is not alive was given up; empty where nobody was left to say."""
     log: Path
@@ -147,14 +148,15 @@ def _unmount(place: Path, *, lazy: bool) -> None:
 
 
 def _stop(folder: Folder) -> None:
-    """Make the mount's processes end, by a signal where nobody listens."""
+    """Make the mount's processes end: the supervisor by a signal, a daemon alone by asking it."""
+    record = folder.read()
+    if record is not None and record.is_kept:
+        os.kill(record.supervisor, signal.SIGTERM)
+        return
     try:
         ask(folder, Command.STOP, PATIENCE)
     except NoAnswer as exc:
-        record = folder.read()
         logger.info("%s", exc)
-        if record is not None and start_time(record.supervisor) == record.supervisor_start:
-            os.kill(record.supervisor, signal.SIGTERM)
 
 
 def _vanishes(folder: Folder, alive: bool) -> bool:
@@ -188,6 +190,7 @@ def _state(folder: Folder, record: Record) -> MountState:
         record.driver,
         record.driver_reason,
         folder.alive,
+        record.is_kept,
         folder.failure,
         folder.log,
     )
@@ -214,6 +217,7 @@ def status(mountpoint: Path, state: Path | None = None) -> Mapping[str, object]:
         "driver_reason": record.driver_reason,
         "log": os.fspath(known.log),
         "supervisor": record.supervisor,
+        "supervised": known.supervised,
     }
     try:
         return facts | {"alive": True} | dict(ask(folder, Command.STATUS, PATIENCE))

@@ -28,6 +28,7 @@ from pathlib import Path
 
 import msgspec
 
+from .child import start_time
 from .errors import MountFailed
 
 
@@ -42,6 +43,11 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Process id."""
     supervisor_start: int
     """When it was started, in clock ticks since boot: process ids come again."""
+
+    @property
+    def is_kept(self) -> bool:
+        """Say whether that supervisor lives."""
+        return start_time(self.supervisor) == self.supervisor_start
 
 
 class Folder:

@@ -284,7 +284,7 @@ class Supervisor:
         for child in (self._shower, self._child):
             if child is not None:
                 child.ask_to_stop()
-                if not child.dies(self._limits.farewell):
+                if child.is_stopped or not child.dies(self._limits.farewell):
                     child.kill()
                     child.dies(1.0)
                 child.close()
@@ -301,7 +301,8 @@ def _tell(work: Callable[[], None], channel: socket.socket) -> None:
         channel.send(f"failed {exc}".encode())
 
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+"""What ends a mount; blocked until `Supervisor.run` listens, so that none leaves half of one."""
 
 
 @contextmanager
@@ -310,9 +311,10 @@ def _signals() -> Iterator[tuple[int, int]]:
     heard, rung = socket.socketpair()
     heard.setblocking(False)
     rung.setblocking(False)
-    before = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
+    before = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
     before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     old = signal.set_wakeup_fd(rung.fileno(), warn_on_full_buffer=False)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     try:
         yield heard.fileno(), rung.fileno()
     finally:
@@ -324,4 +326,4 @@ def _signals() -> Iterator[tuple[int, int]]:
 
 
 def _asked_to_end(wakeup: int) -> bool:
-    return any(number in _SIGNALS for number in os.read(wakeup, 4096))
+    return any(number in SIGNALS for number in os.read(wakeup, 4096))

@@ -121,7 +121,7 @@ class FileStore:
         self._make_place(chunk)
         blob = self.version.blob()
         if await self._keeper.keep(self.shelf, key_of(blob, chunk), chunk, data) is not None:
-            reason = self._keeper.last_error or "cache: no room"
+            reason = self._keeper.fault.text or "cache: no room"
             raise CacheUnusable(f"{self._cache.root}: no room for {self.name}: {reason}")
         self.ready.add(piece)
         return chunk

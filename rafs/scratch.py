@@ -22,16 +22,23 @@ PREFIX = ".naiad-build-"
 def scratch(place: Path) -> Iterator[Path]:
     """Make an empty folder in *place*, which is made too, and remove it in the end.
 
-    Removes first what killed builds left there.
+    Removes first what killed builds left there. Folders that were made for nothing go as well.
     """
+    made = [folder for folder in (place, *place.parents) if not folder.exists()]
     place.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(place)
-    folder, lock = _locked_folder(place)
     try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
+        remove_leftovers(place)
+        folder, lock = _locked_folder(place)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
+    except BaseException:
+        with suppress(OSError):  # somebody else's by now
+            for empty in made:
+                empty.rmdir()
+        raise
 
 
 def remove_leftovers(place: Path) -> None:
@@ -61,8 +68,10 @@ def publish(path: Path, destination: Path) -> None:
 
 
 def _locked_folder(place: Path) -> tuple[Path, int]:
-    # Between making and locking another build may take the folder for a leftover.
+    # Between making and locking another build may take the folder for a leftover; one that failed
+    # may take *place* away, which it had made.
     while True:
+        place.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
         with suppress(OSError):
             lock = _lock(folder)

@@ -7,8 +7,9 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from chunkstore.digest import Digest
+from chunkstore.errors import ChunkstoreError
 from chunkstore.http import Client, Request, Response, Url
-from chunkstore.http.client import REDIRECTS
+from chunkstore.http.client import REDIRECTS, refused
 
 from .challenge import challenges
 from .credentials import Credentials
@@ -72,6 +73,10 @@ class Registry:
                 offered = list(challenges(response.headers.get("www-authenticate", "")))
                 await response.drain()
             key = await self._keys.renew(scope, key, offered)
+
+    async def refusal(self, response: Response) -> ChunkstoreError:
+        """Return the error that an unwanted answer is."""
+        return await refused(response)
 
     def __repr__(self) -> str:
         return f"Registry({self.reference})"

@@ -9,13 +9,14 @@ import click
 
 from chunkstore import Codec
 from cli.ends import ends
-from cli.options import CHUNK_SIZE, codec_option, json_option, setup_options
+from cli.options import Parsed, codec_option, hub_options, json_option, parse_size, setup_options
 from cli.output import human, print_facts, print_json
 from cli.progress import bar
 from cli.setup import Setup
 from cli.stack import open_all
 from cli.trial import Trial, trial_options
 from rafs.builder import BuildOptions, BuildResult, build
+from rafs.chunking import checked_chunk_size
 
 
 class _How(TypedDict):
@@ -31,19 +32,26 @@ def _paths(ctx: click.Context, param: click.Parameter, file: Path | None) -> tup
     return tuple(line for line in lines if line and not line.startswith(b"#"))
 
 
+def parse_chunk_size(text: str) -> int | None:
+    """Return a size that RAFS allows, or None for ``auto``; raises ValueError, Malformed."""
+    return None if text == "auto" else checked_chunk_size(parse_size(text))
+
+
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_CHUNK = Parsed("chunk size", parse_chunk_size, "auto, or a power of two from 4KiB to 16MiB")
 
 
 @click.command()
 @click.argument("source")
 @click.argument("target")
-@click.option("--chunk-size", type=CHUNK_SIZE, default="auto", help="auto, or 4KiB to 16MiB.")
+@click.option("--chunk-size", type=_CHUNK, default="auto", help="auto, or 4KiB to 16MiB.")
 @codec_option
 @click.option("--chunk-dict", "dicts", multiple=True, metavar="IMAGE", help="Its chunks are used.")
 @click.option("--prefetch-list", "prefetch", type=_FILE, callback=_paths, help="Paths, one a line.")
 @trial_options
 @click.option("--threads", type=click.IntRange(min=1), help="[default: one per core]")
 @setup_options
+@hub_options
 @json_option
 def command(
     source: str,
@@ -55,9 +63,9 @@ def command(
 ) -> None:
     """Build an image from a directory, tar or container image.
 
-    SOURCE is a directory, a tar (also .gz or .zst; - is standard input), oci:DIR[:TAG], or an image
-    in a registry, HOST[:PORT]/REPO[:TAG]. TARGET is a directory, made if need be, oci:DIR[:TAG], or
-    a name in a registry.
+    SOURCE is a directory, a tar (also .gz or .zst; - is standard input), oci:DIR[:TAG], an image in
+    a registry, HOST[:PORT]/REPO[:TAG], or a model of the Hugging Face Hub, hf:ORG/NAME[@REVISION].
+    TARGET is a directory, made if need be, oci:DIR[:TAG], or a name in a registry.
 
     \b
     Examples:
@@ -65,6 +73,7 @@ def command(
       naiad build --codec zstd --prefetch-list first.txt app.tar.gz ./image
       naiad build registry.example/app:2 registry.example/app:2-lazy
       naiad build --prefetch-from 'app --selftest' oci:./app oci:./app-lazy
+      naiad build --ignore '*.bin' hf:org/model ./image
       naiad build --chunk-dict ./image /opt/app-2 ./image-2
     """
     if dicts and how["trace"] is not None:

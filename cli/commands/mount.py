@@ -27,8 +27,10 @@ from cli.options import (
     state_option,
 )
 from cli.setup import MountRequest, Prefetch, Setup
+from fusefs.errors import MountFailed
 from fusefs.keeper import MountSpec
 from fusefs.mount import run_mount
+from fusefs.options import Options
 from fusefs.supervisor import Handoff
 
 
@@ -48,6 +50,14 @@ class _Told(TypedDict):
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
+def _checked(ctx: click.Context, param: click.Parameter, words: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        Options.parse(words)
+    except MountFailed as exc:
+        raise click.BadParameter(str(exc), ctx, param) from exc
+    return words
+
+
 @click.command()
 @click.argument("image")
 @click.argument("mountpoint", type=FOLDER)
@@ -61,7 +71,13 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @cache_limit_option
 @prefetch_option
 @read_deadline_option
-@click.option("-o", "options", multiple=True, metavar="OPTIONS", help="suid, dev, noexec, …")
+@click.option(
+    *("-o", "options"),
+    multiple=True,
+    callback=_checked,
+    metavar="OPTIONS",
+    help="suid, dev, noexec, …",
+)
 @click.option("--foreground", is_flag=True, help="Stay, and log to stderr.")
 @click.option("--trace", type=_FILE, help="Write the paths of files there as they are first read.")
 @digest_option
@@ -77,13 +93,14 @@ def command(ctx: click.Context, image: str, mountpoint: Path, **told: Unpack[_To
       naiad mount --cache-limit 50GiB http://images.example/app /mnt
       naiad mount --digest sha256:… --prefetch all ./image /mnt
     """
+    driver, reason = _driver(told)
     level = str(ctx.find_root().params["log_level"])
     spec = MountSpec(
         image=shown(image),
         mountpoint=mountpoint,
         options=told["options"],
-        driver=told["driver"],
-        driver_reason="asked for",
+        driver=driver,
+        driver_reason=reason,
         foreground=told["foreground"],
         set_up_log=partial(to_file, level="debug" if level == "debug" else "info"),
         state=told["state"],
@@ -97,6 +114,15 @@ def command(ctx: click.Context, image: str, mountpoint: Path, **told: Unpack[_To
         trace=told["trace"] and told["trace"].absolute(),
     )
     run_mount(spec, lambda handoff: _daemon(handoff, request))
+
+
+def _driver(told: _Told) -> tuple[str, str]:
+    """Return the driver and why it is that; of ``auto`` the daemon says more when it knows."""
+    if told["trace"] is None or told["driver"] == "fuse":
+        return told["driver"], "asked for"
+    if told["driver"] == "erofs":
+        raise click.UsageError("--trace sees the reads of files by --driver fuse only")
+    return "fuse", "--trace sees the reads of files by it only"
 
 
 def _daemon(handoff: Handoff, request: MountRequest) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from cli.options import FOLDER, json_option, state_option
-from cli.output import human, print_facts, print_json, print_table
+from cli.output import ago, human, print_facts, print_json, print_table
 from fusefs.errors import NoAnswer
 from fusefs.mount import mounts, status
 
@@ -49,8 +50,9 @@ def _of(mountpoint: Path, state: Path | None) -> Facts:
 
 
 def _tell(facts: Facts) -> None:
-    plain = ((name, value) for name, value in facts.items() if not isinstance(value, Mapping))
-    print_facts((name.replace("_", " "), _shown(name, value)) for name, value in plain if value)
+    plain = [(name, value) for name, value in facts.items() if not isinstance(value, Mapping)]
+    told = [(name.replace("_", " "), _shown(name, value)) for name, value in plain if value]
+    print_facts([*told, ("state", _state(facts))])
     rows = [
         (name, tally["chunks"], human(tally["bytes"]), human(tally["stored_bytes"]))
         for name, tally in _sources(facts).items()
@@ -60,8 +62,18 @@ def _tell(facts: Facts) -> None:
 
 
 def _shown(name: str, value: object) -> object:
+    if name == "last_error_at" and isinstance(value, float):
+        return ago(time.time() - value)
     counts_bytes = name.endswith(("_bytes", "size"))
     return human(value) if counts_bytes and isinstance(value, int) else value
+
+
+def _state(facts: Facts) -> str:
+    if not facts.get("alive"):
+        return "dead"
+    if facts.get("supervised") is False:
+        return "unsupervised, since its supervisor died: it ends with the daemon it has"
+    return "mounted"
 
 
 def _sources(facts: Facts) -> Mapping[str, Mapping[str, int]]:
@@ -70,8 +82,8 @@ def _sources(facts: Facts) -> Mapping[str, Mapping[str, int]]:
 
 
 def _row(facts: Facts) -> tuple[object, ...]:
-    alive = "mounted" if facts.get("alive") else "dead"
+    state, _, _ = _state(facts).partition(",")
     origin = _sources(facts).get("origin", {})
     sizes = (facts.get("size"), facts.get("ready_bytes"), origin.get("stored_bytes"))
     shown = (human(size) if isinstance(size, int) else "?" for size in sizes)
-    return (facts.get("mountpoint"), alive, facts.get("image", "?"), *shown)
+    return (facts.get("mountpoint"), state, facts.get("image", "?"), *shown)

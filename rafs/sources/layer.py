@@ -29,10 +29,8 @@ from rafs.tarformat import Member, Type, shown
 from rafs.tree import Node
 
 from .archive import Archive, file_chunks
+from .pieces import Pieces
 from .xattrs import is_storable, left_out
-
-BATCH_BYTES, BATCH_PIECES = 1 << 20, 256
-"""How much small data goes to one task."""
 
 WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
@@ -92,7 +90,7 @@ class _LayerReader:
         self.layer = Layer()
         self._reading = reading
         self._links: list[_Link] = []
-        self._pieces = _Pieces(reading.packer)
+        self._pieces = Pieces(reading.packer)
         self._hidden = _Hidden(reading.packer.folder)
 
     def add(self, archive: Archive, member: Member) -> None:
@@ -227,35 +225,6 @@ class _LayerReader:
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         self._hidden.close()
-
-
-class _Pieces:
-    """Chunks of small files gathered for one task."""
-
-    def __init__(self, packer: Packer) -> None:
-        self._packer = packer
-        self._pieces: list[Buffer] = []
-        self._nodes: list[Node] = []
-        self._size = 0
-
-    def add_all(self, node: Node, pieces: Iterator[Buffer | int]) -> None:
-        """Give *node* its chunks, or holes of some bytes."""
-        for piece in pieces:
-            if isinstance(piece, int):
-                self.flush()
-                self._packer.zeros(node, piece)
-                continue
-            self._pieces.append(piece)
-            self._nodes.append(node)
-            self._size += len(piece)
-            if self._size >= BATCH_BYTES or len(self._pieces) == BATCH_PIECES:
-                self.flush()
-
-    def flush(self) -> None:
-        """Start a task with what there is."""
-        if self._pieces:
-            self._packer.add(self._pieces, self._nodes)
-            self._pieces, self._nodes, self._size = [], [], 0
 
 
 class _Hidden:

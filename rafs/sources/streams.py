@@ -68,9 +68,9 @@ def plain(blocks: Iterable[bytes], what: str) -> Generator[bytes, None, None]:
 
 
 @contextmanager
-def read_ahead(blocks: Iterable[bytes]) -> Iterator[Iterator[bytes]]:
+def read_ahead(blocks: Iterable[Buffer]) -> Iterator[Iterator[Buffer]]:
     """Give an iterator over *blocks* that a thread fills; what it raises comes out there."""
-    ready: queue.Queue[bytes | BaseException | None] = queue.Queue(AHEAD)
+    ready: queue.Queue[Buffer | BaseException | None] = queue.Queue(AHEAD)
     stopped = threading.Event()
 
     def work() -> None:
@@ -84,7 +84,7 @@ def read_ahead(blocks: Iterable[bytes]) -> Iterator[Iterator[bytes]]:
             end = exc
         ready.put(end)
 
-    def taken() -> Iterator[bytes]:
+    def taken() -> Iterator[Buffer]:
         while (block := ready.get()) is not None:
             if isinstance(block, BaseException):
                 raise block
@@ -104,7 +104,7 @@ def read_ahead(blocks: Iterable[bytes]) -> Iterator[Iterator[bytes]]:
 class Stream:
     """Blocks as a stream that is taken piece by piece."""
 
-    def __init__(self, blocks: Iterable[bytes], what: str) -> None:
+    def __init__(self, blocks: Iterable[Buffer], what: str) -> None:
         self.what = what
         self.position = 0
         self._blocks = iter(blocks)
@@ -197,7 +197,7 @@ def _unzstd(source: _Chained, what: str) -> Iterator[bytes]:
         raise BadSource(f"{what} is damaged zstd data: {exc}") from exc
 
 
-def _empty(ready: queue.Queue[bytes | BaseException | None]) -> None:
+def _empty(ready: queue.Queue[Buffer | BaseException | None]) -> None:
     try:
         while True:
             ready.get_nowait()

@@ -175,7 +175,7 @@ class TestReading:
         assert facts.sources["cache"] == Tally(chunks=1, size=100)
         assert facts.ready_size == 600_000
         assert (facts.waiting_reads, facts.pending_chunks, facts.refused_reads) == (0, 0, 0)
-        assert facts.last_error is None
+        assert facts.last_error == ""
 
 
 class TestSingleFlight:
@@ -353,7 +353,7 @@ class TestFailures:
         liar = CorruptChunks(chunks_of(MADE), [3, 5])
         store = await started(nursery, cache, FirstOf(liar, chunks_of(MADE)))
         assert await read_all(store, MADE) == plain(MADE)
-        assert store.statistics().last_error is None
+        assert store.statistics().last_error == ""
 
     async def test_a_chunk_spoilt_on_its_way_is_fetched_again(
         self, cache: BlobCache, nursery: trio.Nursery
@@ -385,6 +385,8 @@ class TestFailures:
             await store.read([MADE.extent(3)])
         assert raised.value is error
         assert store.statistics().last_error == str(error)
+        assert store.statistics().last_error_at > 0
+        assert store.statistics().refused_reads == 1
         assert store.statistics().waiting_reads == 0
 
     async def test_nothing_for_the_deadline_is_an_error_with_a_reason(
@@ -395,6 +397,20 @@ class TestFailures:
         with pytest.raises(Unreachable, match=r"nothing for 10 s|no bytes came for 30 s"):
             await store.read([MADE.extent(3)])
         assert 20 < trio.current_time() <= 30
+
+    async def test_who_asks_again_at_once_does_not_wait_again(
+        self, cache: BlobCache, nursery: trio.Nursery, patient_clock: MockClock
+    ) -> None:
+        store = await started(nursery, cache, GatedSource(chunks_of(MADE)))
+        with pytest.raises(Unreachable, match="no bytes came for 30 s"):
+            await store.read([MADE.extent(2), MADE.extent(3)])
+        with pytest.raises(Unreachable, match="no bytes came for 30 s"):
+            await store.read([MADE.extent(3, 0, 10)])
+        assert trio.current_time() == 30
+        await trio.sleep(0.5)
+        with pytest.raises(Unreachable, match="no bytes came for 30 s"):
+            await store.read([MADE.extent(3, 0, 10)])
+        assert trio.current_time() == 60.5
 
     async def test_a_source_that_never_ends_holds_neither_reader_nor_worker(
         self, cache: BlobCache, nursery: trio.Nursery, patient_clock: MockClock

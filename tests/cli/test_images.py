@@ -151,11 +151,17 @@ def test_a_faulty_image_is_one_line_and_exit_code_1(
 MISUSE = [
     ("build", "/nowhere", "target"),
     ("build", "--chunk-size", "ten", ".", "target"),
+    ("build", "--chunk-size", "5000", ".", "target"),
+    ("build", "--chunk-size", "32MiB", ".", "target"),
     ("inspect", "--digest", "sha256:12", "image"),
     ("inspect", "--digest", "blake3:" + "0" * 64, "image"),
     ("mount", "image"),
     ("mount", "--driver", "nbd", "image", "mount"),
     ("mount", "--read-deadline", "soon", "image", "mount"),
+    ("mount", "--read-deadline", "0", "image", "mount"),
+    ("mount", "--cache-limit", "0", "image", "mount"),
+    ("mount", "-o", "bogus", "image", "mount"),
+    ("mount", "--driver", "erofs", "--trace", "trace", "image", "mount"),
     ("cache", "gc", "--keep", "much"),
 ]
 

@@ -62,6 +62,9 @@ def test_a_killed_daemon_is_a_pause(naiad: Naiad, tree: Path, image: Path) -> No
     os.kill(daemon, signal.SIGKILL)
     assert _same(tree, mount)
     assert naiad.status(mount)["restarts"] == 1
+    last_error_at = naiad.status(mount)["last_error_at"]
+    assert isinstance(last_error_at, float)
+    assert last_error_at > 0
 
 
 def test_everything_can_be_fetched_ahead(naiad: Naiad, tree: Path, image: Path) -> None:

@@ -119,6 +119,18 @@ def test_stalled_origin_holds_no_end_up(silent: Mount, way: str) -> None:
     _assert_nothing_left(silent, supervisor, daemon)
 
 
+def test_stopped_daemon_holds_no_end_up(silent: Mount) -> None:
+    supervisor, daemon = silent.supervisor, silent.daemon
+    reader = _Reader(silent.path / "big")
+    until(lambda: silent.status()["waiting_reads"])
+    os.kill(daemon, signal.SIGSTOP)
+    began = time.monotonic()
+    unmount(silent.path, lazy=True, state=silent.state)
+    reader.end()
+    assert time.monotonic() - began < SOON
+    _assert_nothing_left(silent, supervisor, daemon)
+
+
 def test_stalled_reader_can_be_killed(silent: Mount) -> None:
     reader = subprocess.Popen(["cat", silent.path / "big"])
     until(lambda: silent.status()["waiting_reads"])

@@ -26,12 +26,6 @@ pytestmark = pytest.mark.kernel
 needs_resend = pytest.mark.skipif(not resends(), reason="this kernel is older than 6.9")
 
 
-def _kill_daemon(made: Mount) -> None:
-    pid = made.daemon
-    os.kill(pid, signal.SIGKILL)
-    until(lambda: made.daemon != pid)
-
-
 @needs_resend
 def test_ten_kills_of_the_daemon_are_pauses_to_its_readers(tmp_path: Path) -> None:
     data = random.Random(3).randbytes(32 << 20)
@@ -44,7 +38,7 @@ def test_ten_kills_of_the_daemon_are_pauses_to_its_readers(tmp_path: Path) -> No
     with mount(tmp_path, image, options=("--fault", "slow")) as made:
         readers = Readers(made.path / "big", truth, faults=4, streams=2)
         for _ in range(10):
-            _kill_daemon(made)
+            made.kill_daemon()
             select.select([], [], [], random.uniform(0, 0.2))
         seen = readers.end()
         assert made.status()["restarts"] == 10
@@ -59,7 +53,7 @@ def test_open_files_and_directories_go_on_after_a_restart(mounted: Mount) -> Non
     with (mounted.path / "big").open("rb", buffering=0) as file:
         assert file.read(10) == BIG[:10]
         before = [entry.inode() for entry in os.scandir(mounted.path)]
-        _kill_daemon(mounted)
+        mounted.kill_daemon()
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         assert file.read() == BIG[10:]
         assert [entry.inode() for entry in os.scandir(mounted.path)] == before
@@ -68,7 +62,7 @@ def test_open_files_and_directories_go_on_after_a_restart(mounted: Mount) -> Non
 @needs_resend
 def test_kills_of_an_idle_daemon_are_never_too_many(mounted: Mount) -> None:
     for _ in range(7):
-        _kill_daemon(mounted)
+        mounted.kill_daemon()
     assert (mounted.path / "big").read_bytes() == BIG
 
 
@@ -138,19 +132,14 @@ def test_mount_goes_on_without_its_supervisor_and_is_unmounted(mounted: Mount) -
     os.kill(mounted.supervisor, signal.SIGKILL)
     assert (mounted.path / "big").read_bytes() == BIG
     assert mounted.status()["alive"] is True
+    assert mounted.status()["supervised"] is False
     unmount(mounted.path, state=mounted.state)
     assert not mounted.mounted
     assert list(mounts(mounted.state)) == []
 
 
-def _kill_both(made: Mount) -> None:
-    for pid in (made.supervisor, made.daemon):
-        os.kill(pid, signal.SIGKILL)
-    until(lambda: made.status()["alive"] is False)
-
-
 def test_mount_that_died_with_its_supervisor_is_recognised_and_cleaned(mounted: Mount) -> None:
-    _kill_both(mounted)
+    mounted.kill_both()
     assert mounted.mounted
     assert "killed" in str(mounted.status()["last_error"])
     assert [found.alive for found in mounts(mounted.state)] == [False]
@@ -161,7 +150,7 @@ def test_mount_that_died_with_its_supervisor_is_recognised_and_cleaned(mounted: 
 
 
 def test_mount_that_died_with_its_supervisor_is_replaced(mounted: Mount, image: Path) -> None:
-    _kill_both(mounted)
+    mounted.kill_both()
     run_program(mounted.path, mounted.state, image)
     assert (mounted.path / "big").read_bytes() == BIG
     unmount(mounted.path, state=mounted.state)

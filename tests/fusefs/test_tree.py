@@ -18,6 +18,7 @@ from fixtures.mounting import Mount, mount
 from fixtures.sketch import Sketch
 from fixtures.small import BIG
 from fixtures.walking import below
+from fusefs.erofs import obstacle
 
 pytestmark = pytest.mark.kernel
 
@@ -72,8 +73,8 @@ def _tree(root: Path) -> dict[str, tuple[object, ...]]:
     return {str(path.relative_to(root)): _facts(path) for path in below(root)}
 
 
-@pytest.fixture
-def pair(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
+@pytest.fixture(params=["fuse", "erofs"])
+def pair(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Path, Path]]:
     source, image = tmp_path / "source", tmp_path / "image"
     source.mkdir()
     image.mkdir()
@@ -81,7 +82,10 @@ def pair(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
     drawn = Sketch(chunk_size=1 << 14)
     drawn.copy(source)
     drawn.save(image)
-    with mount(tmp_path, image, options=("--options", "suid,dev")) as made:
+    if request.param == "erofs" and (why := obstacle()):
+        pytest.skip(why)
+    options = ("--options", "suid,dev", "--driver", request.param)
+    with mount(tmp_path, image, options=options) as made:
         yield source, made.path
 
 

@@ -14,6 +14,7 @@ import pytest
 from fixtures.snapshots import of_directory, of_image
 from rafs import Bootstrap
 from rafs.builder import build
+from rafs.errors import BadSource
 from rafs.imagefile import ImageFile
 from rafs.scratch import PREFIX, scratch
 from rafs.sources.directory import DirectorySource
@@ -23,6 +24,7 @@ _BUILD = """
 import os, sys
 from pathlib import Path
 from rafs.builder import build
+from rafs.errors import BadSource
 from rafs.sources.directory import DirectorySource
 from rafs.targets import DirectoryTarget
 
@@ -105,6 +107,7 @@ _BUILD_AND_DIE = """
 import os, sys
 from pathlib import Path
 from rafs.builder import build
+from rafs.errors import BadSource
 from rafs.sources import helpers
 from rafs.sources.directory import DirectorySource
 from rafs.targets import DirectoryTarget
@@ -179,7 +182,25 @@ def test_a_helper_that_dies_ends_the_build_with_a_word(tmp_path: Path) -> None:
         check=True,
     )
     assert "helper process" in done.stdout or "Broken pipe" in done.stdout
-    assert not list((tmp_path / "image").iterdir())
+    assert not (tmp_path / "image").exists()
+
+
+def test_a_failed_build_takes_away_the_folders_that_it_made(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    with pytest.raises(BadSource), scratch(tmp_path / "kept" / "new" / "image"):
+        raise BadSource("no")
+    assert not list((tmp_path / "kept").iterdir())
+
+
+def test_a_failed_build_leaves_what_others_put_there(tmp_path: Path) -> None:
+    def fail() -> None:
+        with scratch(tmp_path / "new" / "image"):
+            (tmp_path / "new" / "other").touch()
+            raise BadSource("no")
+
+    with pytest.raises(BadSource):
+        fail()
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["other"]
 
 
 def test_what_a_living_build_uses_is_left_alone(tmp_path: Path) -> None:

@@ -1,0 +1,39 @@
+"""Given up: chunks that a reader has just waited for in vain.
+
+When a read ahead fails, the kernel at once asks for the page that its program wants, once more. To
+wait for that as long again would double every read deadline; so who asks so soon gets the same
+answer. Pure: no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .errors import ChunkstoreError
+from .wanted import Key
+
+SOON = 0.2
+"""Seconds for which an answer is given again: a program that tries again gets a new try."""
+
+
+class GivenUp:
+    """The failures of just now, by the chunks that did not come."""
+
+    def __init__(self) -> None:
+        self._failures: dict[Key, tuple[float, ChunkstoreError]] = {}
+        """In the order of time."""
+
+    def note(self, keys: Iterable[Key], failure: ChunkstoreError, now: float) -> None:
+        """Note that a reader of *keys* waited until *now*, and got *failure*."""
+        for key in keys:
+            self._failures.pop(key, None)
+            self._failures[key] = now, failure
+
+    def find(self, keys: Iterable[Key], now: float) -> ChunkstoreError | None:
+        """Return why one of *keys* did not come just before *now*."""
+        for key, (then, _) in list(self._failures.items()):
+            if then + SOON > now:
+                break
+            del self._failures[key]
+        found = (self._failures[key][1] for key in keys if key in self._failures)
+        return next(found, None)
