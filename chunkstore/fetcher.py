@@ -23,7 +23,7 @@ from .errors import ChunkstoreError, Corrupt, Missing, Unreachable
 from .givenup import GivenUp
 from .keeper import Keeper
 from .ledger import Fault, Pulse
-from .shelf import Shelf
+from .shelf import BlobShelf
 from .source import ChunkSource, Deliver
 from .views import Views
 from .wanted import Key, Wanted, key_of
@@ -161,7 +161,7 @@ class Fetcher:
         """Chunks asked for that are not in flight yet."""
         return self._wanted.pending
 
-    async def shelf(self, blob: Blob) -> Shelf | None:
+    async def shelf(self, blob: Blob) -> BlobShelf | None:
         """Open *blob* in the cache; None where that is impossible now."""
         async with self._opening:
             shelf = self._views.shelves.get(blob.id)
@@ -216,13 +216,13 @@ class Fetcher:
         for key in missing:
             self._failed(key, failure)
 
-    async def _here(self, shelf: Shelf, chunk: Chunk) -> bool:
+    async def _here(self, shelf: BlobShelf, chunk: Chunk) -> bool:
         if shelf.find(chunk) is not None:
             return True
         return shelf.doubts(chunk) and await self._keeper.verify(shelf, chunk)
 
     async def _fetch(
-        self, blob: Blob, shelf: Shelf | None, missing: dict[Key, Chunk]
+        self, blob: Blob, shelf: BlobShelf | None, missing: dict[Key, Chunk]
     ) -> ChunkstoreError:
         """Fetch what is *missing*, taking out what was delivered; return why some was not.
 

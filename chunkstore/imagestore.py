@@ -22,6 +22,7 @@ from .fetcher import Fetcher, Reader
 from .held import Held
 from .keeper import Keeper
 from .ledger import Fault, Ledger, Pulse
+from .shelf import OpenShelf, Shelf
 from .source import ChunkSource
 from .statistics import Statistics
 from .views import Views
@@ -41,7 +42,7 @@ INSISTING = 3
 class ImageStore:
     """One image's chunks: an ``ExtentReader`` over a cache and a source."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # it is where all of an image's reading comes together
         self,
         cache: BlobCache,
         source: ChunkSource,
@@ -50,17 +51,19 @@ class ImageStore:
         deadline: float,
         pulse: Pulse | None = None,
         ledger: Ledger | None = None,
+        open_shelf: OpenShelf = Shelf,
     ) -> None:
         """Start nothing: ``run`` does.
 
         *owner* is the digest of the image's bootstrap. A read fails after *deadline* seconds in
         which nothing came for this image; *pulse* is beaten by the sources as bytes arrive.
+        *open_shelf* opens what keeps a blob's chunks.
         """
         self._pulse = pulse or Pulse()
         self._ledger = ledger or Ledger()
         self._held = Held()
         self._views = Views(self._held)
-        self._keeper = Keeper(cache, self._held, owner)
+        self._keeper = Keeper(cache, self._held, owner, open_shelf)
         self._fetcher = Fetcher(
             cache, self._views, self._keeper, source, deadline=deadline, pulse=self._pulse
         )

@@ -23,7 +23,7 @@ from .digest import Buffer, Digest
 from .eviction import Eviction
 from .held import Held
 from .ledger import Fault
-from .shelf import Shelf, check
+from .shelf import BlobShelf, OpenShelf, Shelf, check
 from .wanted import Key
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,10 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 class Keeper:
     """Where one image's chunks are kept."""
 
-    def __init__(self, cache: BlobCache, held: Held, owner: Digest) -> None:
+    def __init__(
+        self, cache: BlobCache, held: Held, owner: Digest, open_shelf: OpenShelf = Shelf
+    ) -> None:
+        self._open_shelf = open_shelf
         self._cache = cache
         self._held = held
         self._owner = owner
@@ -62,16 +65,16 @@ class Keeper:
             self._over_limit = trio.Event()
             await trio.to_thread.run_sync(self._keep_limit, limiter=alone)
 
-    async def open(self, blob: Blob) -> Shelf | None:
+    async def open(self, blob: Blob) -> BlobShelf | None:
         """Open *blob*'s shelf; None where that is impossible now."""
         return await trio.to_thread.run_sync(self._open, blob, limiter=self._reading)
 
-    async def verify(self, shelf: Shelf, chunk: Chunk) -> bool:
+    async def verify(self, shelf: BlobShelf, chunk: Chunk) -> bool:
         """Verify a chunk that a crash made doubtful; say whether it is ready now."""
         return await trio.to_thread.run_sync(self._verify, shelf, chunk, limiter=self._reading)
 
     async def keep(
-        self, shelf: Shelf | None, key: Key, chunk: Chunk, data: Buffer
+        self, shelf: BlobShelf | None, key: Key, chunk: Chunk, data: Buffer
     ) -> Buffer | None:
         """Verify *data* and keep it; return it where only memory could hold it.
 
@@ -89,7 +92,7 @@ class Keeper:
             self._over_limit.set()
         return None
 
-    def _at_once(self, shelf: Shelf, chunk: Chunk, data: Buffer) -> bool:
+    def _at_once(self, shelf: BlobShelf, chunk: Chunk, data: Buffer) -> bool:
         """Store a small chunk in the event loop, unless the disk is slow or full."""
         if self._slow or chunk.size >= KEPT_IN_THREAD or not shelf.quick:
             return False
@@ -98,7 +101,7 @@ class Keeper:
         except OSError:
             return False
 
-    def _store(self, shelf: Shelf | None, chunk: Chunk, data: Buffer) -> bool:
+    def _store(self, shelf: BlobShelf | None, chunk: Chunk, data: Buffer) -> bool:
         """Verify a chunk and store it, making room; False where that does not help."""
         if shelf is None:
             check(chunk, data)
@@ -111,7 +114,7 @@ class Keeper:
                     break
         return False  # not before it was verified: shelves do that first
 
-    def _put(self, shelf: Shelf, chunk: Chunk, data: Buffer) -> bool:
+    def _put(self, shelf: BlobShelf, chunk: Chunk, data: Buffer) -> bool:
         start = time.monotonic()
         stored = shelf.put(chunk, data)
         slow = time.monotonic() - start > SLOW
@@ -120,10 +123,10 @@ class Keeper:
         self._slow = slow
         return stored
 
-    def _open(self, blob: Blob) -> Shelf | None:
+    def _open(self, blob: Blob) -> BlobShelf | None:
         for _ in range(2):
             try:
-                return Shelf(self._cache, blob, self._owner)
+                return self._open_shelf(self._cache, blob, self._owner)
             except OSError as exc:
                 if not self._room_made(exc, 0):
                     if blob.id not in self._homeless:
@@ -132,7 +135,7 @@ class Keeper:
                     break
         return None
 
-    def _verify(self, shelf: Shelf, chunk: Chunk) -> bool:
+    def _verify(self, shelf: BlobShelf, chunk: Chunk) -> bool:
         try:
             return shelf.verify(chunk)
         except OSError as exc:

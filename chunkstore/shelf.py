@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
+from typing import Protocol
 
 from .blobcache import BlobCache
 from .cachefile import CacheFile
@@ -23,6 +25,48 @@ logger = logging.getLogger(__name__)
 
 _REMEMBERED = 1 << 16
 """Chunks whose slots are known to be theirs; 64 GiB of 1 MiB chunks. Past it, all are forgotten."""
+
+
+class BlobShelf(Protocol):
+    """Where one image finds and puts the chunks of one blob: what ``Shelf`` is."""
+
+    def find(self, chunk: Chunk) -> CacheFile | None:
+        """Return the file in which *chunk* is ready."""
+        ...
+
+    def put(self, chunk: Chunk, data: Buffer, *, use: int = IN_USE) -> bool:
+        """Check *data* and keep it; False where that is impossible. Raises Corrupt, OSError."""
+        ...
+
+    def doubts(self, chunk: Chunk) -> bool:
+        """Say whether *chunk* may be here, but must be verified first."""
+        ...
+
+    def verify(self, chunk: Chunk) -> bool:
+        """Verify such a chunk; say whether it is ready now."""
+        ...
+
+    def forget(self, chunk: Chunk) -> None:
+        """Treat *chunk* as missing from now on."""
+        ...
+
+    @property
+    def quick(self) -> bool:
+        """Whether a small chunk can be put without waiting."""
+        ...
+
+    @property
+    def files(self) -> tuple[CacheFile, ...]:
+        """The files that may hold chunks."""
+        ...
+
+    def close(self) -> None:
+        """Give the files back."""
+        ...
+
+
+OpenShelf = Callable[[BlobCache, Blob, Digest], BlobShelf]
+"""Opens the shelf of a blob for the image that has the digest; raises OSError."""
 
 
 class Shelf:

@@ -17,7 +17,7 @@ from .chunk import Blob, Chunk, Extent
 from .digest import Buffer
 from .held import Held
 from .lease import Lease
-from .shelf import Shelf
+from .shelf import BlobShelf
 from .wanted import Key, key_of
 
 _ZEROS = memoryview(bytes(1 << 20))
@@ -38,7 +38,7 @@ class Views:
     """The extents of one image, as far as they are here."""
 
     def __init__(self, held: Held) -> None:
-        self.shelves: dict[str, Shelf] = {}
+        self.shelves: dict[str, BlobShelf] = {}
         """The open blobs by id."""
         self._held = held
         self._leases: set[Lease] = set()

@@ -1,22 +1,32 @@
-"""``hf:ORG/NAME[@REVISION]``: a model of a hub, as a source of builds."""
+"""``hf:ORG/NAME[@REVISION]``: a model of a hub, as a source of builds and as an image to mount.
+
+An image is made of the hub's listing alone, so a mount costs two questions: which commit, and its
+files. The bootstrap says which commit that was; whatever opens it again asks for no other.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import BinaryIO
 
 import trio
 
-from chunkstore import Missing
+from chunkstore import Algorithm, Digest, Missing, Origin, SizedOrigin
 from chunkstore.http import Client
 from chunkstore.origins.hub import Hub, HubFile, chosen
-from chunkstore.origins.hubname import HubAccess, HubName
+from chunkstore.origins.hubname import HubAccess, HubName, is_commit
 from chunkstore.origins.huborigin import HubOrigin
 from chunkstore.origins.wholefile import File, WholeFiles
+from chunkstore.origins.wholesorigin import WholesOrigin
 from chunkstore.retrying import Retrying
+from chunkstore.whole import Whole
+from rafs import BadImage, Bootstrap, Unsupported, unhashed
 from rafs.sources.listing import Listed, ListingSource
 
+from .places import Promise
 from .setup import Setup
 
 
@@ -47,3 +57,64 @@ def wanted(hub: Hub, setup: Setup, files: Sequence[HubFile]) -> Sequence[HubFile
     if files and not found:
         raise Missing(f"{hub.name}: none of its {len(files)} files is one that was asked for")
     return found
+
+
+class HubPlace:
+    """A repository as the place of an image that is made of its listing."""
+
+    within = ""
+
+    def __init__(self, hub: Hub, setup: Setup) -> None:
+        self._hub = hub
+        self._setup = setup
+        self._commit: str | None = None
+
+    @property
+    def origin(self) -> SizedOrigin:
+        """Nowhere: what its blobs are made of only its bootstrap says; see ``files``."""
+        raise Unsupported(
+            f"{self._hub.name}: its chunks have no digests: mount it, or let naiad build make "
+            "an image of it"
+        )
+
+    async def promise(self) -> Promise:
+        """Ask which commit is meant; the same files of the same commit make the same image."""
+        name = self._hub.name
+        self._commit = name.revision if name.is_pinned else await self._hub.commit()
+        named = "\0".join([self._source(self._commit), *self._patterns()])
+        return Promise(packed=Digest.of(named.encode(), Algorithm.SHA256))
+
+    async def fetch(self, out: BinaryIO) -> None:
+        """Make the bootstrap of the commit's listing."""
+        commit = self._commit or await self._hub.commit()
+        files = wanted(self._hub, self._setup, await self._hub.listing(commit))
+        unread = [unhashed.Unread(file.path, file.size, file.checksum) for file in files]
+        await trio.to_thread.run_sync(unhashed.encode, self._source(commit), unread, out)
+
+    def files(self, image: Bootstrap) -> Files:
+        """Return what *image*, which was made here once, reads from; raises BadImage."""
+        source = unhashed.origin_of(image)
+        commit = source.rpartition("@")[2]
+        if source != self._source(commit) or not is_commit(commit):
+            raise BadImage(f"{self._hub.name}: the image is of {source[:200]}")
+        known = unhashed.wholes(image)
+        return Files(commit, known, WholesOrigin(HubOrigin(self._hub, commit), known))
+
+    def _source(self, commit: str) -> str:
+        repository = str(self._hub.name).rpartition("@")[0]
+        endpoint = self._hub.endpoint
+        return f"{endpoint.absolute.rstrip('/')} {repository}@{commit}"
+
+    def _patterns(self) -> Iterator[str]:
+        yield from (f"allow {pattern}" for pattern in self._setup.allow)
+        yield from (f"ignore {pattern}" for pattern in self._setup.ignore)
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What an image of a hub's files is read from."""
+
+    commit: str
+    wholes: Mapping[str, Sequence[Whole]]
+    """By blob."""
+    origin: Origin

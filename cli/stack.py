@@ -17,24 +17,31 @@ import trio
 
 from chunkstore import Buffer, Digest, Origin, Refused, Unreachable
 from chunkstore.blobcache import BlobCache
+from chunkstore.checks import Checks
 from chunkstore.http import Client, Deadlines, Proxies
 from chunkstore.imagestore import ImageStore
 from chunkstore.ledger import Ledger, Pulse
 from chunkstore.originchunks import OriginChunks
+from chunkstore.origins.hubname import PREFIX
 from chunkstore.retrying import Retrying
 from chunkstore.scrub import BETWEEN_PASSES, scrub
+from chunkstore.shelf import Shelf
 from chunkstore.stack import Counted
+from chunkstore.whole import Whole
 from fusefs import vfs
 from fusefs.blobfiles import BlobFiles
 from fusefs.daemon import Wired
+from fusefs.pages import forget_pages
 from fusefs.shown import Shown
 from fusefs.supervisor import Handoff
 from fusefs.trace import traced
 from rafs import BadImage, Bootstrap, ci
+from rafs.unhashed import nids
 
 from .ahead import fetch_ahead
 from .bootstraps import Bootstraps
 from .driver import by_erofs, choose
+from .hub import Files, HubPlace, hub_of
 from .image import find
 from .places import Place, ignore
 from .setup import MountRequest, Setup
@@ -65,19 +72,29 @@ class Image:
     """Asked again until nothing has come for as long as the setup says."""
     kept: Bootstraps
     """Where the bootstrap lies."""
+    files: Files | None = None
+    """Of an image made of a hub's listing: what its chunks are checked by."""
 
 
 @asynccontextmanager
 async def opened(
-    name: str, setup: Setup, pin: Digest | None = None, again: Digest | None = None
+    name: str,
+    setup: Setup,
+    pin: Digest | None = None,
+    again: Digest | None = None,
+    *,
+    unhashed: bool = False,
 ) -> AsyncIterator[Image]:
     """Open the image that *name* names; its bootstrap must hash to *pin*.
 
     *again* is the bootstrap that a daemon before this one served: that one and no newer is opened,
-    without asking the origin where it is kept. Raises ChunkstoreError or RafsError.
+    without asking the origin where it is kept. *unhashed* allows an image whose chunks have no
+    digests. Raises ChunkstoreError or RafsError.
     """
     with client_of(setup) as client:
-        place = find(name, client, plain_http=setup.plain_http)
+        place = _place(name, client, setup)
+        if not (unhashed and isinstance(place, HubPlace)):
+            _ = place.origin  # which a hub has none of
         async with opened_at(name, place, setup, pin, again) as image:
             yield image
 
@@ -91,8 +108,9 @@ async def opened_at(
     try:
         bootstrap, digest = await bootstrap_at(place, kept, pin, again)
         try:
-            origin = Retrying(place.origin, deadline=setup.patience)
-            image = Image(name, bootstrap, digest, origin, kept)
+            files = place.files(bootstrap) if isinstance(place, HubPlace) else None
+            origin = Retrying(files.origin if files else place.origin, deadline=setup.patience)
+            image = Image(name, bootstrap, digest, origin, kept, files)
             await attach_lists(image)
             yield image
         finally:
@@ -108,10 +126,12 @@ async def wired(request: MountRequest, handoff: Handoff) -> AsyncIterator[Wired]
     before, _, driver = vitals.legacy.decode().partition(" ")
     again = Digest.parse(before) if before else None
     cache = BlobCache(request.setup.cache, limit=request.cache_limit)
-    async with opened(request.image, request.setup, request.pin, again) as image:
+    opening = opened(request.image, request.setup, request.pin, again, unhashed=True)
+    async with opening as image:
         shown = await shown_by(image, driver or handoff.driver, again)
         vitals.legacy = f"{image.digest} {shown.driver}".encode()
-        store = store_for(image, cache, request.setup.patience)
+        checks = Checks(cache, image.files.wholes) if image.files else None
+        store = store_for(image, cache, request.setup.patience, checks)
         async with trio.open_nursery() as nursery:
             await nursery.start(store.run)
             await store.prepare(image.bootstrap.blobs)
@@ -122,7 +142,9 @@ async def wired(request: MountRequest, handoff: Handoff) -> AsyncIterator[Wired]
                 if shown.driver == "erofs":
                     tree = BlobFiles(image.bootstrap)
                 served = vfs.Vfs(vfs.Image(image.digest.hex[:12], tree, store))
-                yield Wired(served, lambda: told(image, store), shown)
+                if checks is not None:
+                    nursery.start_soon(checks.run, partial(_forgotten, served, image.bootstrap))
+                yield Wired(served, lambda: told(image, store, checks), shown)
             nursery.cancel_scope.cancel()
     cache.close()
 
@@ -136,23 +158,39 @@ async def shown_by(image: Image, driver: str, again: Digest | None) -> Shown:
     return await choose(driver, image.bootstrap, image.digest, image.kept)
 
 
-def store_for(image: Image, cache: BlobCache, deadline: float) -> ImageStore:
+async def _forgotten(served: vfs.Vfs, bootstrap: Bootstrap, wrong: Whole) -> None:
+    """Have the kernel forget what it keeps of a file whose bytes were wrong."""
+    await forget_pages([served.node(nid) for nid in nids(bootstrap, wrong.checksum)])
+
+
+def store_for(
+    image: Image, cache: BlobCache, deadline: float, checks: Checks | None = None
+) -> ImageStore:
     """Stack what an image is read from: cache, then origin."""
     pulse, ledger = Pulse(), Ledger()
     origin = OriginChunks(image.origin, pulse=pulse, ledger=ledger)
     source = Counted(origin, "origin", ledger)
     return ImageStore(
-        cache, source, owner=image.digest, deadline=deadline, pulse=pulse, ledger=ledger
+        cache,
+        source,
+        owner=image.digest,
+        deadline=deadline,
+        pulse=pulse,
+        ledger=ledger,
+        open_shelf=checks.open_shelf if checks else Shelf,
     )
 
 
-def told(image: Image, store: ImageStore) -> dict[str, object]:
+def told(image: Image, store: ImageStore, checks: Checks | None = None) -> dict[str, object]:
     """Return what ``status`` tells of an image and its store."""
     facts = store.statistics()
     sources = {
         name: {"chunks": tally.chunks, "bytes": tally.size, "stored_bytes": tally.stored_size}
         for name, tally in facts.sources.items()
     }
+    files = {"commit": image.files.commit} if image.files else {}
+    failures = checks.failures if checks else []
+    unverified = {"unverified": checks.unverified} if checks else {}
     return {
         "digest": str(image.digest),
         "size": sum(blob.size for blob in image.bootstrap.blobs),
@@ -161,8 +199,10 @@ def told(image: Image, store: ImageStore) -> dict[str, object]:
         "sources": {"cache": _NOTHING, "peer": _NOTHING, "origin": _NOTHING} | sources,
         "pending_chunks": facts.pending_chunks,
         "refused_reads": facts.refused_reads,
-        "last_error": facts.last_error,
+        "last_error": facts.last_error or (failures[-1] if failures else None),
         "last_error_at": facts.last_error_at,
+        **files,
+        **unverified,
     }
 
 
@@ -224,8 +264,15 @@ def open_all(names: Sequence[str], setup: Setup) -> list[Bootstrap]:
 
 async def _alone(name: str, setup: Setup) -> Bootstrap:
     with client_of(setup) as client:
-        place = find(name, client, plain_http=setup.plain_http)
+        place = _place(name, client, setup)
+        _ = place.origin  # which a hub has none of
         return (await bootstrap_at(place, kept_in(setup), None))[0]
+
+
+def _place(name: str, client: Client, setup: Setup) -> Place:
+    if name.startswith(PREFIX):
+        return HubPlace(hub_of(name, client), setup)
+    return find(name, client, plain_http=setup.plain_http)
 
 
 def client_of(setup: Setup) -> Client:

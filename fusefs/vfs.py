@@ -238,6 +238,10 @@ class Vfs:
         """Have *forget* called whenever an image has gone."""
         self._changed = forget
 
+    def node(self, nid: int, slot: int = 0) -> int:
+        """Return the node of inode *nid* of an image; slot 0 is the one that is alone."""
+        return self._images[slot].node(nid)
+
     def lasts(self, node: int) -> bool:
         """Say whether what directory *node* holds stays as it is."""
         return self.fixed or node != ROOT

@@ -9,6 +9,7 @@ import click
 
 from chunkstore.blobcache import BlobCache
 from chunkstore.scrub import BlobFacts, checked, collect, inventory
+from chunkstore.whole import Vouched
 from cli.bootstraps import Bootstraps
 from cli.options import SIZE, cache_option, json_option
 from cli.output import ago, human, print_json, print_table
@@ -55,6 +56,7 @@ def gc(keep: int, cache: Path, as_json: bool) -> None:
     freed = collect(BlobCache(cache), keep)
     if not keep:
         freed += Bootstraps(cache).collect()
+        Vouched(cache).collect(cache / "blobs")
     print_json({"freed": freed}) if as_json else click.echo(f"freed {human(freed)}")
 
 

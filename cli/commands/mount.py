@@ -21,6 +21,7 @@ from cli.options import (
     FOLDER,
     cache_limit_option,
     digest_option,
+    hub_options,
     prefetch_option,
     read_deadline_option,
     setup_options,
@@ -82,6 +83,7 @@ def _checked(ctx: click.Context, param: click.Parameter, words: tuple[str, ...])
 @click.option("--trace", type=_FILE, help="Write the paths of files there as they are first read.")
 @digest_option
 @setup_options
+@hub_options
 @state_option
 @click.pass_context
 def command(ctx: click.Context, image: str, mountpoint: Path, **told: Unpack[_Told]) -> None:
@@ -92,8 +94,9 @@ def command(ctx: click.Context, image: str, mountpoint: Path, **told: Unpack[_To
       naiad mount ./image /mnt
       naiad mount --cache-limit 50GiB http://images.example/app /mnt
       naiad mount --digest sha256:… --prefetch all ./image /mnt
+      naiad mount hf:org/model /mnt
     """
-    driver, reason = _driver(told)
+    driver, reason = _driver(image, told)
     level = str(ctx.find_root().params["log_level"])
     spec = MountSpec(
         image=shown(image),
@@ -116,13 +119,16 @@ def command(ctx: click.Context, image: str, mountpoint: Path, **told: Unpack[_To
     run_mount(spec, lambda handoff: _daemon(handoff, request))
 
 
-def _driver(told: _Told) -> tuple[str, str]:
+def _driver(image: str, told: _Told) -> tuple[str, str]:
     """Return the driver and why it is that; of ``auto`` the daemon says more when it knows."""
-    if told["trace"] is None or told["driver"] == "fuse":
-        return told["driver"], "asked for"
-    if told["driver"] == "erofs":
-        raise click.UsageError("--trace sees the reads of files by --driver fuse only")
-    return "fuse", "--trace sees the reads of files by it only"
+    reason = ""
+    if image.startswith("hf:"):
+        reason = "only FUSE can drop what turns out to be wrong"
+    elif told["trace"] is not None:
+        reason = "--trace sees the reads of files by --driver fuse only"
+    if reason and told["driver"] == "erofs":
+        raise click.UsageError(f"--driver erofs: {reason}")
+    return ("fuse", reason) if reason else (told["driver"], "asked for")
 
 
 def _daemon(handoff: Handoff, request: MountRequest) -> None:

@@ -16,7 +16,7 @@ from fixtures.snapshots import of_image
 DRAW = random.Random(9)
 FILES = {
     "config.json": b'{"model_type": "none"}',
-    "model.safetensors": DRAW.randbytes(20_000_000),
+    "model.safetensors": DRAW.randbytes(5_000_000),
     "pytorch_model.bin": DRAW.randbytes(3_000_000),
     "sub/empty": b"",
     **{f"sub/{number:03d}.txt": DRAW.randbytes(number) for number in range(150)},
