@@ -67,6 +67,7 @@ class Kind(enum.IntEnum):
     PIECES = 51
     CHANGED = 52
     ASIDE = 53
+    WAIT = 54
     STATUS = 56
     STATE = 57
 
@@ -97,6 +98,7 @@ BODIES: dict[Kind, type[Body]] = {
     Kind.PIECES: messages.Pieces,
     Kind.CHANGED: messages.Changed,
     Kind.ASIDE: messages.Aside,
+    Kind.WAIT: messages.Wait,
 }
 """The frames whose body is MessagePack."""
 
