@@ -75,6 +75,11 @@ class CacheFile:
         return self._pair.map
 
     @property
+    def size(self) -> int:
+        """Bytes of the decoded blob, as far as this process knows."""
+        return self._pair.length
+
+    @property
     def quick(self) -> bool:
         """Whether a small write waits for nothing: the map is synced as it must, nobody evicts."""
         return self._pair.soiled and not self.lease.barred

@@ -18,6 +18,7 @@ import trio
 
 from .blobcache import BlobCache
 from .chunk import Blob, Chunk
+from .demand import Demand
 from .digest import Buffer
 from .errors import ChunkstoreError, Corrupt, Missing, Unreachable
 from .givenup import GivenUp
@@ -31,7 +32,7 @@ from .wanted import Key, Wanted, key_of
 logger = logging.getLogger(__name__)
 
 WORKERS = 4
-"""Fetches side by side; one of them is kept for chunks that a reader waits for."""
+"""Fetches side by side where nobody says otherwise; one is kept for what a reader waits for."""
 
 BATCH_SIZE = 4 << 20
 """Stored bytes that one fetch asks for at most."""
@@ -101,13 +102,20 @@ class Fetcher:
         self._opening = trio.Lock()
         self._nursery: trio.Nursery | None = None
         self.fault = Fault()
+        self.demand = Demand()
+        """What readers wait for."""
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(
+        self,
+        *,
+        workers: int = WORKERS,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
         """Fetch what is asked for until cancelled; readers that still wait then fail."""
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                for number in range(WORKERS):
+                for number in range(workers):
                     nursery.start_soon(self._work, number == 0)
                 nursery.start_soon(self._keeper.run)
                 nursery.start_soon(self._watch)
@@ -129,6 +137,7 @@ class Fetcher:
             self._waiting.setdefault(key, []).append(reader)
             if not self._wanted.demand(blob, chunk):
                 reader.late.add(key)
+        self.demand.add(missing)
         self._idle.unpark_all()
         try:
             await self._patiently(reader)
@@ -297,6 +306,7 @@ class Fetcher:
     def _landed(self, key: Key, data: Buffer | None = None) -> None:
         self._wanted.landed(key)
         self._impatient.discard(key)
+        self.demand.discard(key)
         for reader in self._waiting.pop(key, ()):
             reader.landed(key, data)
 
@@ -323,3 +333,4 @@ class Fetcher:
         if not readers:
             del self._waiting[key]
             self._wanted.withdraw(key)
+            self.demand.discard(key)

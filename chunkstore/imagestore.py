@@ -16,9 +16,10 @@ import trio
 
 from .blobcache import BlobCache
 from .chunk import Blob, Chunk, Extent
+from .demand import Demand
 from .digest import Buffer, Digest
 from .errors import ChunkstoreError, Unreachable
-from .fetcher import Fetcher, Reader
+from .fetcher import WORKERS, Fetcher, Reader
 from .held import Held
 from .keeper import Keeper
 from .ledger import Fault, Ledger, Pulse
@@ -117,6 +118,10 @@ class ImageStore:
         for blob in blobs:
             await self._fetcher.shelf(blob)
 
+    def shelf(self, blob: Blob) -> Shelf | None:
+        """Return where *blob* is kept, if it has been opened; the store's own to close."""
+        return self._views.shelves.get(blob.id)
+
     def statistics(self) -> Statistics:
         """Say what was read and fetched so far, and how things stand."""
         faults = self._fault, self._fetcher.fault, self._keeper.fault
@@ -136,10 +141,23 @@ class ImageStore:
             last_error_at=last.at,
         )
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Fetch what is asked for until cancelled; then the blobs are closed."""
+    @property
+    def demand(self) -> Demand:
+        """What readers wait for now, for a source that can hurry."""
+        return self._fetcher.demand
+
+    async def run(
+        self,
+        *,
+        workers: int = WORKERS,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Fetch what is asked for, *workers* batches at a time, until cancelled.
+
+        Then the blobs are closed.
+        """
         try:
-            await self._fetcher.run(task_status=task_status)
+            await self._fetcher.run(workers=workers, task_status=task_status)
         finally:
             shelves = list(self._views.shelves.values())
             self._views.shelves.clear()

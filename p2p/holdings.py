@@ -43,10 +43,14 @@ class Holding:
         self._listeners: list[Listener] = []
         self.bits = 0
         """Which pieces are here."""
+        self.is_gone = False
+        """Its files are not open any more."""
         self.refresh()
 
     def find(self, chunk: Chunk) -> CacheFile | None:
         """Return the file in which *chunk* is ready, digest, place and size."""
+        if self.is_gone:
+            return None
         if self._shelf is not None:
             return self._shelf.find(chunk)
         return self.file if self.file.holds(chunk) else None
@@ -60,7 +64,7 @@ class Holding:
 
     def refresh(self) -> None:
         """Look at the ready map again, and tell what has changed."""
-        states = self.file.map.states.tobytes()
+        states = b"" if self.is_gone else self.file.map.states.tobytes()
         if states == self._states:
             return
         self._states = states
@@ -68,15 +72,6 @@ class Holding:
         before, self.bits = self.bits, bits
         if bits != before:
             self._tell(bits & ~before, before & ~bits)
-
-    @contextmanager
-    def listened(self, listener: Listener) -> Iterator[None]:
-        """Have *listener* told of changes while the context lasts."""
-        self._listeners.append(listener)
-        try:
-            yield
-        finally:
-            self._listeners.remove(listener)
 
     def listen(self, listener: Listener) -> None:
         """Have *listener* told of changes until ``unlisten``."""
@@ -86,6 +81,11 @@ class Holding:
         """Tell *listener* no more."""
         if listener in self._listeners:
             self._listeners.remove(listener)
+
+    def withdraw(self) -> None:
+        """Have nothing any more: the files are about to be closed."""
+        dropped, self.bits, self.is_gone = self.bits, 0, True
+        self._tell(0, dropped)
 
     def _tell(self, added: int, dropped: int) -> None:
         for listener in list(self._listeners):
@@ -125,6 +125,12 @@ class Holdings:
         holding = self._by_task[task] = Holding(task, shelf.shared, shelf)
         self._tell(holding)
         return holding
+
+    def forget(self, task: bytes) -> None:
+        """Take back what was lent; children hear that it is gone."""
+        holding = self._by_task.pop(task, None)
+        if holding is not None:
+            holding.withdraw()
 
     async def _add(self, task: bytes, opened: Callable[[], CacheFile]) -> Holding:
         async with self._opening:

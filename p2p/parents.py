@@ -13,7 +13,7 @@ from typing import Protocol
 
 import trio
 
-from . import runs, wire
+from . import wire
 from .errors import Gone, Nonsense, P2pError
 from .line import dialled
 from .messages import Body, Busy, Description, Failed, Follow, Have, Hello, Parent, Unfollow
@@ -60,8 +60,8 @@ class Follower(Protocol):
         """Note that there is a session."""
         ...
 
-    def has(self, parent: Parent, whole: bool, added: int, dropped: int) -> None:
-        """Take an update of what it has."""
+    def has(self, parent: Parent, body: Have) -> None:
+        """Take an update of what it has; raises Malformed."""
         ...
 
     def parted(self, parent: Parent, reason: str) -> None:
@@ -73,7 +73,6 @@ class Follower(Protocol):
 class _Followed:
     task: bytes
     description: Description
-    pieces: int
     follower: Follower
     handle: int = 0
 
@@ -100,8 +99,9 @@ class Neighbour:
 
     def follow(self, task: bytes, description: Description, follower: Follower) -> None:
         """Tell *follower* what this parent has of a task, from now on."""
-        followed = _Followed(task, description, description.pieces, follower)
-        self._followed[task] = followed
+        if task in self._followed:
+            return
+        followed = self._followed[task] = _Followed(task, description, follower)
         if self._session is not None:
             self._announce(self._session, followed)
             follower.met(self.parent)
@@ -176,9 +176,7 @@ class Neighbour:
         followed = self._by_handle.get(body.handle)
         if followed is None:
             return  # it had not heard UNFOLLOW yet
-        added = runs.decode(body.add, followed.pieces)
-        dropped = runs.decode(body.drop, followed.pieces)
-        followed.follower.has(self.parent, body.whole, added, dropped)
+        followed.follower.has(self.parent, body)
 
     def _take(self, number: int) -> Ticket | None:
         return self._tickets.pop(number, None)

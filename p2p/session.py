@@ -16,6 +16,8 @@ from typing import Protocol
 
 import trio
 
+from chunkstore import Malformed
+
 from . import wire
 from .errors import Gone, Nonsense, Untrusted
 from .line import Line, Passage
@@ -48,7 +50,7 @@ class Handler(Protocol):
     """What is done with the frames of one session."""
 
     def heard(self, header: Header, body: Body | Request | None) -> None:
-        """Take a frame; raises Nonsense where the other side may not say that."""
+        """Take a frame; raises Nonsense or Malformed where the other side may not say that."""
         ...
 
     def room(self, header: Header) -> memoryview | None:
@@ -140,7 +142,7 @@ class Session:
         try:
             await _Receiver(self, self._line, handler, self._early).run()
             self.reason = self.reason or "it hung up"
-        except Nonsense as exc:
+        except (Nonsense, Malformed) as exc:
             self.reason = self.reason or str(exc)
             with trio.move_on_after(1):
                 async with self._writing:

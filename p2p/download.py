@@ -1,0 +1,429 @@
+"""Download: a task's part at this host, from wishes for chunks to what is asked of whom.
+
+The `Chooser` decides; this does what it says, with sessions to parents, the origin behind the
+grants, and the scheduler's ear. Everything that happens is told to the chooser, which is asked at
+once what follows from it.
+
+Tasks: the callbacks of parents, schedulers and the cache are called in theirs and never await;
+``run`` wakes the chooser when time alone changes something, and holds the reads of the origin.
+Between two awaits wishes, asks and the chooser's books agree.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+import trio
+
+from chunkstore import (
+    Blob,
+    Buffer,
+    Chunk,
+    ChunkSource,
+    ChunkstoreError,
+    Corrupt,
+    Deliver,
+    Missing,
+    Refused,
+    Unreachable,
+)
+
+from .choosing import READER, Ask, Choice, Chooser
+from .holdings import Holding
+from .messages import Body, Complaint, Description, Failed, Have, Parent
+from .packing import unpack
+from .parents import Neighbour, Parents
+from .wire import Kind, Priority, Request
+
+logger = logging.getLogger(__name__)
+
+TRIES = 3
+"""Failures of the origin after which a chunk that no parent has is given up."""
+
+Told = Callable[[Body], None]
+"""Passes a message on to the scheduler of a task, if there is a session with it."""
+
+
+@dataclass(slots=True, eq=False)
+class Wish:
+    """A chunk that is to come."""
+
+    blob: Blob
+    chunk: Chunk
+    deliver: Deliver
+    origin: ChunkSource
+    counted: Callable[[int, int], None]
+    """Told the bytes of a chunk that a peer gave, and those of them that came over the wire."""
+    done: trio.Event = field(default_factory=trio.Event)
+    failure: ChunkstoreError | None = None
+    failures: int = 0
+    """Of the origin."""
+
+    def end(self, failure: ChunkstoreError | None = None) -> None:
+        """Let whoever waits go on."""
+        if not self.done.is_set():
+            self.failure = failure
+            self.done.set()
+
+
+class Download:
+    """One task at this host."""
+
+    def __init__(
+        self,
+        handle: int,
+        task: bytes,
+        description: Description,
+        parents: Parents,
+        holding: Holding,
+    ) -> None:
+        self.handle = handle
+        self.task = task
+        self.description = description
+        self.chooser = Chooser(handle, task, description, Random())
+        self.told: Told = _nobody
+        """Set by whoever has a session with the task's scheduler."""
+        self._parents = parents
+        self._holding = holding
+        self._neighbours: dict[bytes, Neighbour] = {}
+        self._wishes: dict[int, Wish] = {}
+        self._asks: dict[int, tuple[Neighbour, int]] = {}
+        """What is open at parents: the chooser's number to theirs."""
+        self._acting = self._again = False
+        self._wake = math.inf
+        self._poke = trio.Event()
+        self._nursery: trio.Nursery | None = None
+        self.chooser.holds(holding.bits, trio.current_time())
+
+    # What readers want.
+
+    async def bring(self, wishes: Sequence[Wish], urgent: Callable[[Wish], bool]) -> None:
+        """Wait until every wish has come; raises what kept one from coming."""
+        now = trio.current_time()
+        for wish in wishes:
+            self._wishes[wish.chunk.index] = wish
+            self.chooser.want(wish.chunk.index, READER if urgent(wish) else 1, now)
+        self.act()
+        try:
+            for wish in wishes:
+                await wish.done.wait()
+        finally:
+            for wish in wishes:
+                if not wish.done.is_set() and self._wishes.get(wish.chunk.index) is wish:
+                    del self._wishes[wish.chunk.index]
+                    self.chooser.unwant(wish.chunk.index)
+            self.act()
+        failures = [wish.failure for wish in wishes if wish.failure is not None]
+        if failures:
+            raise failures[0]
+
+    def wished(self, piece: int) -> Wish | None:
+        """Return the wish for a piece, if there is one."""
+        return self._wishes.get(piece)
+
+    def hurry(self, piece: int) -> None:
+        """Note that a reader waits for a piece now."""
+        if piece in self._wishes:
+            self.chooser.want(piece, READER, trio.current_time())
+            self.act()
+
+    # What the scheduler says.
+
+    def join(self) -> Sequence[Body]:
+        """Return what a scheduler is told when there is a session with it."""
+        return self.chooser.join(trio.current_time())
+
+    def unscheduled(self) -> None:
+        """Note that there is no session with the scheduler any more."""
+        self.chooser.unscheduled(trio.current_time())
+        self.act()
+
+    def heard(self, body: Body) -> None:
+        """Take what the scheduler says; raises Malformed."""
+        self.chooser.take(body, trio.current_time())
+        self.act()
+
+    # What parents say: a Follower.
+
+    def met(self, parent: Parent) -> None:
+        """Note that there is a session with a parent."""
+        self.chooser.linked(parent.host, trio.current_time())
+        self.act()
+
+    def has(self, parent: Parent, body: Have) -> None:
+        """Take what a parent has; raises Malformed."""
+        self.chooser.have(parent.host, body, trio.current_time())
+        self.act()
+
+    def parted(self, parent: Parent, reason: str) -> None:
+        """Note that there is no session with a parent any more."""
+        self._leave(parent.host)
+        self.chooser.unlinked(parent.host, trio.current_time())
+        self.act()
+
+    # What the cache says.
+
+    def changed(self, added: int, dropped: int) -> None:
+        """Note what came into the cache another way, or left it."""
+        now = trio.current_time()
+        if added:
+            self.chooser.holds(added, now)
+        if dropped:
+            self.chooser.dropped(dropped, now)
+        self.act()
+
+    # What is done about it.
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Do what time alone brings until cancelled; then nothing is asked of anybody any more."""
+        self._holding.listen(self.changed)
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                task_status.started()
+                self.act()
+                await self._watch()
+        finally:
+            self._nursery = None
+            self._holding.unlisten(self.changed)
+            for neighbour in self._neighbours.values():
+                neighbour.unfollow(self.task)
+            self._neighbours.clear()
+            for wish in self._wishes.values():
+                wish.end(Unreachable("the swarm was left"))
+            self._wishes.clear()
+
+    async def _watch(self) -> None:
+        while True:
+            self._poke = trio.Event()
+            with trio.move_on_at(self._wake) as scope:
+                await self._poke.wait()
+            if scope.cancelled_caught:
+                self._wake = math.inf
+                self.act()
+
+    def act(self) -> None:
+        """Ask the chooser what to do, and do it; what that brings is asked about again."""
+        if self._acting:
+            self._again = True
+            return
+        self._acting = True
+        try:
+            self._again = True
+            while self._again:
+                self._again = False
+                self._do(self.chooser.choose(trio.current_time()))
+        finally:
+            self._acting = False
+
+    def _do(self, choice: Choice) -> None:
+        for parent in choice.connect:
+            self._connect(parent)
+        for body in choice.control:
+            self.told(body)
+        for ask in choice.cancels:
+            self._cancel(ask)
+        for ask in choice.asks:
+            self._ask(ask)
+        for host, piece in choice.complaints:
+            self._complain(host, piece)
+        for host in choice.leave:
+            self._leave(host)
+        if choice.origin:
+            self._read(choice.origin)
+        if choice.wake < self._wake:
+            self._poke.set()
+        self._wake = choice.wake
+
+    def _connect(self, parent: Parent) -> None:
+        neighbour = self._parents.get(parent)
+        if neighbour is None:
+            self.chooser.unlinked(parent.host, trio.current_time())
+            self._again = True
+            return
+        self._neighbours[parent.host] = neighbour
+        neighbour.follow(self.task, self.description, self)
+
+    def _leave(self, host: bytes) -> None:
+        neighbour = self._neighbours.pop(host, None)
+        if neighbour is not None:
+            neighbour.unfollow(self.task)
+
+    def _cancel(self, ask: Ask) -> None:
+        neighbour, number = self._asks.pop(ask.number, (None, 0))
+        if neighbour is not None:
+            neighbour.cancel(number)
+
+    def _complain(self, host: bytes, piece: int) -> None:
+        neighbour = self._neighbours.get(host)
+        if neighbour is not None:
+            neighbour.tell(self.task, lambda handle: Complaint(handle, piece))
+
+    def _ask(self, ask: Ask) -> None:
+        wish, neighbour = self._wishes.get(ask.piece), self._neighbours.get(ask.host)
+        if wish is None or neighbour is None:
+            self.chooser.absent(ask.number, trio.current_time())
+            self._again = True
+            return
+        ticket = _Ticket(self, ask, wish)
+        number = neighbour.ask(self.task, ticket.request, ticket)
+        if number:
+            self._asks[ask.number] = neighbour, number
+
+    # What comes of it.
+
+    async def came(self, ask: Ask, wish: Wish, data: Buffer, stored_size: int) -> None:
+        """Take a piece that a parent sent."""
+        if not wish.done.is_set():
+            try:
+                await wish.deliver(wish.chunk, data)
+            except Corrupt as exc:
+                logger.warning("corrupt piece host=%s %s", ask.host.hex(), exc)
+                self._settle(ask, self.chooser.corrupt)
+                return
+            except ChunkstoreError as exc:
+                self._settle(ask, self.chooser.absent)
+                self._end(wish, exc)
+                return
+            wish.counted(len(data), stored_size)
+            self._landed(wish)
+        self._asks.pop(ask.number, None)
+        self.chooser.arrived(ask.number, wish.chunk.size, trio.current_time())
+        self._holding.note(wish.chunk.index)
+        self.act()
+
+    def damaged(self, ask: Ask, reason: str) -> None:
+        """Note that what a parent sent is no piece at all."""
+        logger.warning("corrupt piece host=%s %s", ask.host.hex(), reason)
+        self._settle(ask, self.chooser.corrupt)
+
+    def refused(self, ask: Ask, kind: Kind, body: Body | None) -> None:
+        """Note an answer that is no piece."""
+        now = trio.current_time()
+        self._asks.pop(ask.number, None)
+        if kind is Kind.BUSY:
+            self.chooser.busy(ask.number, getattr(body, "retry_after", 0.5), now)
+        elif kind is Kind.FAILED:
+            reason = f"{body.code}: {body.text}" if isinstance(body, Failed) else "failed"
+            self.chooser.failed(ask.number, reason[:200], now)
+        else:
+            self.chooser.absent(ask.number, now)
+        self.act()
+
+    def lost(self, ask: Ask) -> None:
+        """Note that the session ended first; the chooser hears of that by ``parted``."""
+        self._asks.pop(ask.number, None)
+
+    def _settle(self, ask: Ask, tell: Callable[[int, float], None]) -> None:
+        self._asks.pop(ask.number, None)
+        tell(ask.number, trio.current_time())
+        self.act()
+
+    def _landed(self, wish: Wish) -> None:
+        if self._wishes.get(wish.chunk.index) is wish:
+            del self._wishes[wish.chunk.index]
+        wish.end()
+
+    def _end(self, wish: Wish, failure: ChunkstoreError) -> None:
+        """Give a wish up."""
+        if self._wishes.get(wish.chunk.index) is wish:
+            del self._wishes[wish.chunk.index]
+            self.chooser.unwant(wish.chunk.index)
+        wish.end(failure)
+
+    # The origin.
+
+    def _read(self, pieces: Iterable[int]) -> None:
+        """Start to read pieces from the origin, those of one source together."""
+        by_origin: dict[ChunkSource, list[Wish]] = {}
+        for piece in pieces:
+            wish = self._wishes.get(piece)
+            if wish is None:
+                self.chooser.unfetched(piece, "nobody wants it any more", trio.current_time())
+                self._again = True
+            else:
+                by_origin.setdefault(wish.origin, []).append(wish)
+        for origin, wishes in by_origin.items():
+            assert self._nursery is not None
+            self._nursery.start_soon(self._read_together, origin, wishes)
+
+    async def _read_together(self, origin: ChunkSource, wishes: Sequence[Wish]) -> None:
+        left = {wish.chunk.index: wish for wish in wishes}
+
+        async def deliver(chunk: Chunk, data: Buffer) -> None:
+            wish = left[chunk.index]
+            if not wish.done.is_set():
+                await wish.deliver(wish.chunk, data)
+            left.pop(chunk.index, None)
+            self._landed(wish)
+            self.chooser.fetched(chunk.index, trio.current_time())
+            self._holding.note(chunk.index)
+            self.act()
+
+        chunks = [wish.chunk for wish in wishes]
+        failure: ChunkstoreError = Missing(f"blob {wishes[0].blob.id}: the origin gave nothing")
+        try:
+            await origin.fetch(wishes[0].blob, chunks, deliver)
+        except ChunkstoreError as exc:
+            failure = exc
+        for piece, wish in left.items():
+            self._unread(piece, wish, failure)
+        self.act()
+
+    def _unread(self, piece: int, wish: Wish, failure: ChunkstoreError) -> None:
+        """Note that the origin failed; give up where nobody else can help, or never will."""
+        self.chooser.unfetched(piece, str(failure)[:200] or "failed", trio.current_time())
+        wish.failures += 1
+        lasting = isinstance(failure, Missing | Corrupt | Refused)
+        held = any(link.have >> piece & 1 for link in self.chooser.links.values())
+        if not held and (lasting or wish.failures >= TRIES):
+            self._end(wish, failure)
+
+
+class _Ticket:
+    """One request at one parent."""
+
+    def __init__(self, download: Download, ask: Ask, wish: Wish) -> None:
+        self._download = download
+        self._ask = ask
+        self._wish = wish
+        self.most = wish.chunk.size
+
+    def request(self, handle: int) -> Request:
+        """Return the request as it is sent."""
+        chunk = self._wish.chunk
+        return Request(
+            handle,
+            chunk,
+            chunk.index,
+            Priority(self._ask.priority),
+            size=chunk.size,
+            offset=chunk.offset,
+        )
+
+    async def came(self, data: memoryview, *, lz4: bool) -> None:
+        """Take the piece."""
+        plain: Buffer = data
+        if lz4:
+            try:
+                plain = unpack(data, self._wish.chunk.size)
+            except Corrupt as exc:
+                self._download.damaged(self._ask, str(exc))
+                return
+        await self._download.came(self._ask, self._wish, plain, len(data))
+
+    def refused(self, kind: Kind, body: Body | None) -> None:
+        """Take an answer that is no piece."""
+        self._download.refused(self._ask, kind, body)
+
+    def lost(self, reason: str) -> None:
+        """Note that there will be none."""
+        self._download.lost(self._ask)
+
+
+def _nobody(body: Body) -> None:
+    """Tell nobody."""

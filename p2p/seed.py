@@ -1,0 +1,140 @@
+"""Seeding: a seed gets what it does not have yet from the origin that a task's description names.
+
+Each task has an image store of its own over the seed's cache, so that a piece is fetched once
+however many children ask, verified as it enters, and evicted when the cache is full. What a child
+says of a chunk is believed by nobody: it is fetched from the place it names, and kept only if it
+matches its digest.
+
+Tasks: one per open store, in the nursery of ``run``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from functools import partial
+
+import trio
+
+from chunkstore import (
+    Algorithm,
+    Blob,
+    ChunkSource,
+    ChunkstoreError,
+    Digest,
+    Extent,
+    Malformed,
+    Missing,
+)
+from chunkstore.blobcache import BlobCache
+from chunkstore.imagestore import ImageStore
+
+from .holdings import Holding, Holdings
+from .messages import Description
+from .task import blob_task
+from .wire import Request
+
+logger = logging.getLogger(__name__)
+
+WORKERS = 8
+"""Fetches of one task side by side."""
+
+MOST_TASKS = 256
+"""Stores that are open; the longest unused is closed for another."""
+
+DEADLINE = 30.0
+"""Seconds without a byte after which an origin is given up."""
+
+Origins = Callable[[str], AbstractAsyncContextManager[ChunkSource]]
+"""Opens the origin that a description names; raises ChunkstoreError."""
+
+
+@dataclass(slots=True)
+class _Task:
+    store: ImageStore
+    holding: Holding
+    blob: Blob
+    scope: trio.CancelScope
+
+
+class Seeding:
+    """Fetches for a `Server`."""
+
+    def __init__(self, cache: BlobCache, holdings: Holdings, origins: Origins) -> None:
+        self._cache = cache
+        self._holdings = holdings
+        self._origins = origins
+        self._tasks: OrderedDict[bytes, _Task] = OrderedDict()
+        self._opening = trio.Lock()
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep the stores until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            await trio.sleep_forever()
+
+    async def open(self, task: bytes, description: Description) -> Holding | None:
+        """Return the holding of a task; None where its origin cannot be had."""
+        try:
+            return (await self._open(task, description)).holding
+        except ChunkstoreError as exc:
+            logger.info("not seeded blob=%s reason=%s", description.name, exc)
+            return None
+
+    async def fetch(self, task: bytes, request: Request) -> Request:
+        """Bring a piece into the cache; raises ChunkstoreError."""
+        known = self._tasks.get(task)
+        if known is None:
+            raise Missing("no origin is known for this task")
+        if request.chunk is None:
+            raise Missing("a blob's piece has a digest")
+        self._tasks.move_to_end(task)
+        await known.store.read([Extent(known.blob, request.chunk, 0, request.chunk.size)])
+        known.holding.note(request.chunk.index)
+        return request
+
+    async def _open(self, task: bytes, description: Description) -> _Task:
+        async with self._opening:
+            known = self._tasks.get(task)
+            if known is None:
+                known = await self._begin(task, description)
+                self._tasks[task] = known
+                if len(self._tasks) > MOST_TASKS:
+                    _, oldest = self._tasks.popitem(last=False)
+                    oldest.scope.cancel()
+            self._tasks.move_to_end(task)
+            return known
+
+    async def _begin(self, task: bytes, description: Description) -> _Task:
+        if description.kind != "blob" or blob_task(description.name) != task:
+            raise Malformed("a description that is not its task's")
+        if not description.origin:
+            raise Missing("its origin is not where a seed could reach it")
+        blob = Blob(description.name, description.size, 0, description.pieces)
+        assert self._nursery is not None
+        return await self._nursery.start(self._keep, task, blob, description.origin)
+
+    async def _keep(
+        self, task: bytes, blob: Blob, origin: str, *, task_status: trio.TaskStatus[_Task]
+    ) -> None:
+        """Hold one store open; what goes wrong before it is open is the caller's."""
+        async with self._origins(origin) as source, trio.open_nursery() as nursery:
+            owner = Digest(Algorithm.BLAKE3, task)
+            store = ImageStore(self._cache, source, owner=owner, deadline=DEADLINE)
+            await nursery.start(partial(store.run, workers=WORKERS))
+            await store.prepare([blob])
+            shelf = store.shelf(blob)
+            if shelf is None:
+                raise Missing(f"blob {blob.id}: no room in the cache")
+            holding = self._holdings.lend(task, shelf)
+            logger.info("seeding blob=%s origin=%s", blob.id, origin)
+            with trio.CancelScope() as scope:
+                task_status.started(_Task(store, holding, blob, scope))
+                await trio.sleep_forever()
+            self._holdings.forget(task)
+            nursery.cancel_scope.cancel()

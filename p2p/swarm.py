@@ -1,0 +1,202 @@
+"""Swarm: everything that makes a process a host, wired: cache, uploads, parents, schedulers.
+
+Tasks: all in the nursery of ``run``. A task is joined once, however many images ask for it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import secrets
+import socket
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import trio
+
+from chunkstore import Blob
+from chunkstore.blobcache import BlobCache
+
+from . import wire
+from .control import Control
+from .download import Download
+from .errors import Gone
+from .gate import Gate
+from .holdings import Holding, Holdings
+from .line import joined, split
+from .messages import Announce, Description, Hello
+from .parents import Parents
+from .security import Role, Security
+from .server import SLOTS, Fetcher, Server, Terms
+from .slots import Pace
+from .task import blob_task, describe
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What a host of the swarm is told."""
+
+    schedulers: tuple[str, ...] = ()
+    """``HOST:PORT`` each; none: nobody is asked, and it uploads to who knows it."""
+    listen: str = ""
+    """Where it uploads; empty: a free port of the address from which the scheduler is reached."""
+    uploads: bool = True
+    upload_rate: float | None = None
+    """Bytes per second."""
+    download_rate: float | None = None
+    """Bytes per second, of what comes from peers."""
+    slots: int = SLOTS
+    """Uploads at once."""
+    idc: str = ""
+    location: str = ""
+    """``country|province|city``."""
+    kind: Role = Role.PEER
+
+
+class Swarm:
+    """This process as a host."""
+
+    def __init__(self, cache: BlobCache, host: Host, security: Security) -> None:
+        """Start nothing."""
+        self.id = secrets.token_bytes(16)
+        self.hello = Hello(wire.OLDEST, wire.NEWEST, self.id, host.kind.value)
+        self._host = host
+        self._security = security
+        self.address = ""
+        self.holdings = Holdings(cache)
+        self.parents = Parents(security, self.hello, Pace(host.download_rate))
+        self.server = Server(self.holdings, Terms(host.slots, host.upload_rate))
+        self.gate = Gate(security, self.hello, self.server.serve)
+        self.control = Control(host.schedulers, security, self.hello, self._announcement)
+        self._downloads: dict[bytes, tuple[Download, trio.CancelScope]] = {}
+        self._handles = itertools.count()
+        self._joining = trio.Lock()
+        self._nursery: trio.Nursery | None = None
+
+    def seeding(self, fetcher: Fetcher) -> None:
+        """Get pieces that are not here by *fetcher*: this host is a seed."""
+        self.server.fetcher = fetcher
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Take part until cancelled.
+
+        Raises Unsafe for addresses beyond loopback without TLS, OSError where it cannot listen.
+        """
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            try:
+                nursery.start_soon(self.holdings.run)
+                await nursery.start(self.parents.run)
+                if self._host.uploads:
+                    await self._listen(nursery)
+                nursery.start_soon(self.control.run)
+                task_status.started()
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
+
+    async def join(self, blob: Blob, origin: str = "") -> Download:
+        """Take part in a blob's task; *origin* is where a seed finds it. Raises OSError."""
+        return await self.join_task(blob_task(blob.id), describe(blob, origin), blob)
+
+    async def join_task(self, task: bytes, description: Description, blob: Blob) -> Download:
+        """Take part in a task whose pieces are kept as *blob*; raises OSError."""
+        async with self._joining:
+            known = self._downloads.get(task)
+            if known is not None:
+                return known[0]
+            holding = await self.holdings.open(task, blob)
+            return await self._begin(task, description, holding)
+
+    async def share(self, name: str) -> bool:
+        """Offer what the cache has of a blob, by its files' name; False where it is damaged."""
+        task = blob_task(name)
+        if self.holdings.find(task) is not None:
+            return True
+        holding = await self.holdings.open_place(task, name)
+        if holding is None:
+            return False
+        header = holding.file.map
+        description = Description("blob", name, holding.file.size, header.chunk_count)
+        await self._begin(task, description, holding)
+        return True
+
+    def leave(self, download: Download) -> None:
+        """Take part in a task no longer; what is here of it is still uploaded."""
+        known = self._downloads.pop(download.task, None)
+        if known is not None:
+            self.control.remove(download)
+            known[1].cancel()
+
+    def statistics(self) -> Mapping[str, object]:
+        """Say how things stand, ready for JSON."""
+        server = self.server
+        return {
+            "host": self.id.hex(),
+            "address": self.address,
+            "schedulers": self.control.up,
+            "parents": self.parents.sessions,
+            "tasks": len(self._downloads),
+            "uploads": asdict(server.tally)
+            | {"now": server.slots.used, "most": server.slots.most, "limit": server.slots.count},
+        }
+
+    async def _begin(self, task: bytes, description: Description, holding: Holding) -> Download:
+        if self._nursery is None:
+            raise Gone("the swarm was left")
+        download = Download(next(self._handles), task, description, self.parents, holding)
+        scope = trio.CancelScope()
+        await self._nursery.start(_run, download, scope)
+        self._downloads[task] = download, scope
+        self.control.add(download)
+        return download
+
+    async def _listen(self, nursery: trio.Nursery) -> None:
+        asked = self._host.listen or joined(await self._own_address(), 0)
+        actual = await nursery.start(self.gate.listen, asked)
+        host, port = split(actual)
+        if not host or host in ("0.0.0.0", "::"):
+            actual = joined(await self._own_address(), port)
+        self.address = actual
+        logger.info("uploading at address=%s", actual)
+
+    async def _own_address(self) -> str:
+        """Return this machine's address on the way to the first scheduler that has a route."""
+        for address in self._host.schedulers:
+            found = await _source_address(*split(address))
+            if found:
+                return found
+        return "127.0.0.1"
+
+    def _announcement(self) -> Announce:
+        host = self._host
+        name = socket.gethostname()[:100]
+        return Announce(self.address, host.kind.value, host.idc, host.location, host.slots, name)
+
+
+async def _run(
+    download: Download,
+    scope: trio.CancelScope,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    with scope:
+        await download.run(task_status=task_status)
+
+
+async def _source_address(host: str, port: int) -> str:
+    """Return the address from which *host* is reached; empty where there is no way. Sends nothing."""
+    try:
+        infos = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    except OSError:
+        return ""
+    for family, kind, protocol, _, address in infos:
+        with socket.socket(family, kind, protocol) as probe:
+            try:
+                probe.connect(address)
+            except OSError:
+                continue
+            return str(probe.getsockname()[0])
+    return ""
