@@ -23,7 +23,7 @@ from .fetcher import WORKERS, Fetcher, Reader
 from .held import Held
 from .keeper import Keeper
 from .ledger import Fault, Ledger, Pulse
-from .shelf import OpenShelf, Shelf
+from .shelf import BlobShelf, OpenShelf, Shelf
 from .source import ChunkSource
 from .statistics import Statistics
 from .views import Views
@@ -69,6 +69,8 @@ class ImageStore:
             cache, self._views, self._keeper, source, deadline=deadline, pulse=self._pulse
         )
         self._threads = trio.CapacityLimiter(2)
+        self.workers = WORKERS
+        """Batches fetched side by side; what is set before ``run`` counts."""
         self._waiting = 0
         self._waiting_since = 0.0
         self._refused = 0
@@ -118,7 +120,7 @@ class ImageStore:
         for blob in blobs:
             await self._fetcher.shelf(blob)
 
-    def shelf(self, blob: Blob) -> Shelf | None:
+    def shelf(self, blob: Blob) -> BlobShelf | None:
         """Return where *blob* is kept, if it has been opened; the store's own to close."""
         return self._views.shelves.get(blob.id)
 
@@ -146,18 +148,10 @@ class ImageStore:
         """What readers wait for now, for a source that can hurry."""
         return self._fetcher.demand
 
-    async def run(
-        self,
-        *,
-        workers: int = WORKERS,
-        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-    ) -> None:
-        """Fetch what is asked for, *workers* batches at a time, until cancelled.
-
-        Then the blobs are closed.
-        """
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Fetch what is asked for until cancelled; then the blobs are closed."""
         try:
-            await self._fetcher.run(workers=workers, task_status=task_status)
+            await self._fetcher.run(workers=self.workers, task_status=task_status)
         finally:
             shelves = list(self._views.shelves.values())
             self._views.shelves.clear()

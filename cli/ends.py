@@ -26,6 +26,7 @@ from rafs.sources.source import Source
 from rafs.sources.tarball import TarSource
 from rafs.targets import DirectoryTarget, OciTarget, Target, layout_target
 
+from .clients import client_of
 from .hub import hub_source
 from .image import registry
 from .loop import background_loop
@@ -33,7 +34,6 @@ from .names import split_layout
 from .oci import machine
 from .setup import Setup
 from .shelf import RegistryShelf
-from .stack import client_of
 
 
 class Ends:

@@ -18,12 +18,12 @@ from chunkstore.origins.url import Ask, UrlFile
 from p2p.fetching import Fetching, put_out
 from p2p.filetask import FileTask
 
+from .clients import client_of
 from .image import registry
 from .names import is_remote, shown
 from .output import human
 from .progress import Advance
 from .setup import Setup
-from .stack import client_of
 
 _HARMLESS = frozenset({"accept", "accept-language", "user-agent", "referer"})
 """Headers that go wherever a redirect leads; any other may be a credential."""

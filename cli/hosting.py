@@ -32,10 +32,11 @@ from fusefs.supervisor import Handoff
 from rafs import NoEntry, RafsError
 
 from .ahead import fetch_ahead
+from .clients import client_of
 from .oci import Layers, Repository
 from .registries import Proof, registry
 from .setup import GalleryRequest
-from .stack import Image, client_of, opened_at, shown_by, store_for, told, watch
+from .stack import Image, opened_at, shown_by, store_for, told, watch
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +154,7 @@ class _Host:
         with trio.CancelScope() as scope:
             async with opened_at(str(reference), place, request.setup, digest, known) as image:
                 shown = await shown_by(image, driver, known)
-                store = store_for(image, self._cache, request.setup.patience)
+                store = store_for(image, self._cache, request.setup)
                 async with trio.open_nursery() as nursery:
                     await nursery.start(store.run)
                     await store.prepare(image.bootstrap.blobs)

@@ -8,13 +8,13 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
 from chunkstore import Algorithm, Codec, Digest, Malformed
 
-from .setup import Prefetch, Safety, Setup
+from .setup import Membership, Prefetch, Safety, Setup
 
 _BINARY = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(i?b|bit)?(?:/s|ps)?", re.IGNORECASE)
@@ -113,6 +113,23 @@ HEADER = _Header()
 DURATION = Parsed("DURATION", parse_patience, "30s")
 DIGEST = Parsed("DIGEST", parse_pin, "sha256: and 64 hexadecimal digits")
 FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+def parse_address(text: str) -> str:
+    """Return ``HOST:PORT`` as it is; raises ValueError for anything else."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError(text)
+    return text
+
+
+def parse_scheduler(text: str) -> str:
+    """Return ``HOST:PORT``, or ``self``; raises ValueError."""
+    return text if text == "self" else parse_address(text)
+
+
+SCHEDULER = Parsed("ADDRESS", parse_scheduler, "10.0.0.1:7000")
+ADDRESS = Parsed("ADDRESS", parse_address, "10.0.0.1:7000")
 
 
 def default_cache() -> Path:
@@ -231,5 +248,58 @@ def hub_options(command: Callable[..., object]) -> Callable[..., object]:
         allow: tuple[str, ...], ignore: tuple[str, ...], setup: Setup, **others: object
     ) -> object:
         return command(setup=replace(setup, allow=allow, ignore=ignore), **others)
+
+    return gathered
+
+
+scheduler_option = click.option(
+    "--scheduler",
+    "schedulers",
+    type=SCHEDULER,
+    multiple=True,
+    metavar="HOST:PORT",
+    help="A scheduler of the swarm; may be given several times.",
+)
+
+upload_limit_option = click.option(
+    "--upload-limit", type=SIZE, help="Bytes per second to peers, such as 10MB/s or 100mbit."
+)
+
+slots_option = click.option(
+    "--upload-slots", "slots", type=click.IntRange(1, 50_000), help="Uploads at once."
+)
+
+
+def membership_options(command: Callable[..., object]) -> Callable[..., object]:
+    """Add what a host of a swarm is told, which *command* gets as one Membership."""
+
+    @scheduler_option
+    @click.option(
+        "--listen",
+        type=ADDRESS,
+        metavar="HOST:PORT",
+        help="Upload here.  [default: a free port, where the scheduler can reach it]",
+    )
+    @click.option("--no-upload", is_flag=True, help="Download from peers only.")
+    @upload_limit_option
+    @click.option("--download-limit", type=SIZE, help="Bytes per second from peers.")
+    @slots_option
+    @click.option("--idc", default="", help="The data centre; peers in the same one come first.")
+    @click.option("--location", default="", help="COUNTRY|PROVINCE|CITY, as far as it is known.")
+    @safety_options
+    @functools.wraps(command)
+    def gathered(
+        schedulers: tuple[str, ...],
+        listen: str | None,
+        no_upload: bool,
+        safety: Safety,
+        **others: object,
+    ) -> object:
+        names = ("upload_limit", "download_limit", "slots", "idc", "location")
+        told: dict[str, Any] = {name: others.pop(name) for name in names}
+        membership = Membership(
+            tuple(schedulers), listen or "", uploads=not no_upload, safety=safety, **told
+        )
+        return command(membership=membership, **others)
 
     return gathered

@@ -34,6 +34,26 @@ class Safety:
     """Plain connections beyond loopback are wanted."""
 
 
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """How a process takes part in a swarm."""
+
+    schedulers: tuple[str, ...] = ()
+    """``HOST:PORT`` each; none: it takes no part, unless it listens."""
+    listen: str = ""
+    """Where it uploads; empty: a free port of the address from which the scheduler is reached."""
+    uploads: bool = True
+    upload_limit: int | None = None
+    """Bytes per second."""
+    download_limit: int | None = None
+    """Bytes per second, of what comes from peers."""
+    slots: int | None = None
+    """Uploads at once; None: as many as its kind of host has."""
+    idc: str = ""
+    location: str = ""
+    safety: Safety = Safety()
+
+
 class Prefetch(enum.Enum):
     """What a mount fetches before anybody reads it."""
 
@@ -54,6 +74,7 @@ class MountRequest:
     cache_limit: int | None
     """Bytes."""
     prefetch: Prefetch
+    membership: Membership = Membership()
     trace: Path | None = None
     """Where the paths of files go as they are read first."""
 

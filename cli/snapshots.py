@@ -20,11 +20,11 @@ from fusefs.snapshotservice import serving
 from fusefs.snapshotstore import SnapshotStore
 from fusefs.snapshotter import LazyImages, NoImages, Snapshotter
 
+from .clients import client_of
 from .gallery import words
 from .lazy import RegistrySources
 from .pulling import Pulling
 from .setup import GalleryRequest, SnapshotterRequest
-from .stack import client_of
 
 logger = logging.getLogger(__name__)
 

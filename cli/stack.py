@@ -6,7 +6,6 @@ IMAGE text → place → bootstrap, checked and kept → origin → chunks → c
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,10 +14,10 @@ from typing import TypeVar
 
 import trio
 
-from chunkstore import Buffer, Digest, Origin, Refused, Unreachable
+from chunkstore import Buffer, ChunkSource, Digest, Origin, Refused, Unreachable
 from chunkstore.blobcache import BlobCache
 from chunkstore.checks import Checks
-from chunkstore.http import Client, Deadlines, Proxies
+from chunkstore.http import Client
 from chunkstore.imagestore import ImageStore
 from chunkstore.ledger import Ledger, Pulse
 from chunkstore.originchunks import OriginChunks
@@ -35,16 +34,20 @@ from fusefs.pages import forget_pages
 from fusefs.shown import Shown
 from fusefs.supervisor import Handoff
 from fusefs.trace import traced
+from p2p.source import PeerSource
+from p2p.swarm import Swarm
 from rafs import BadImage, Bootstrap, ci
 from rafs.unhashed import nids
 
 from .ahead import fetch_ahead
 from .bootstraps import Bootstraps
+from .clients import client_of
 from .driver import by_erofs, choose
 from .hub import Files, HubPlace, hub_of
 from .image import find
 from .places import Place, ignore
-from .setup import MountRequest, Setup
+from .setup import Membership, MountRequest, Setup
+from .swarm import SWARM_WORKERS, in_swarm, joining, seedable
 
 logger = logging.getLogger(__name__)
 
@@ -131,8 +134,10 @@ async def wired(request: MountRequest, handoff: Handoff) -> AsyncIterator[Wired]
         shown = await shown_by(image, driver or handoff.driver, again)
         vitals.legacy = f"{image.digest} {shown.driver}".encode()
         checks = Checks(cache, image.files.wholes) if image.files else None
-        store = store_for(image, cache, request.setup.patience, checks)
-        async with trio.open_nursery() as nursery:
+        # What a hub's file is, nobody knows for sure before it was checked as a whole.
+        membership = request.membership if checks is None else Membership()
+        async with in_swarm(membership, cache) as swarm, trio.open_nursery() as nursery:
+            store = store_for(image, cache, request.setup, checks, swarm)
             await nursery.start(store.run)
             await store.prepare(image.bootstrap.blobs)
             nursery.start_soon(scrub, cache)
@@ -144,7 +149,7 @@ async def wired(request: MountRequest, handoff: Handoff) -> AsyncIterator[Wired]
                 served = vfs.Vfs(vfs.Image(image.digest.hex[:12], tree, store))
                 if checks is not None:
                     nursery.start_soon(checks.run, partial(_forgotten, served, image.bootstrap))
-                yield Wired(served, lambda: told(image, store, checks), shown)
+                yield Wired(served, lambda: told(image, store, checks, swarm), shown)
             nursery.cancel_scope.cancel()
     cache.close()
 
@@ -164,24 +169,38 @@ async def _forgotten(served: vfs.Vfs, bootstrap: Bootstrap, wrong: Whole) -> Non
 
 
 def store_for(
-    image: Image, cache: BlobCache, deadline: float, checks: Checks | None = None
+    image: Image,
+    cache: BlobCache,
+    setup: Setup,
+    checks: Checks | None = None,
+    swarm: Swarm | None = None,
 ) -> ImageStore:
-    """Stack what an image is read from: cache, then origin."""
+    """Stack what an image is read from: cache, then peers, then origin."""
     pulse, ledger = Pulse(), Ledger()
     origin = OriginChunks(image.origin, pulse=pulse, ledger=ledger)
-    source = Counted(origin, "origin", ledger)
-    return ImageStore(
+    source: ChunkSource = Counted(origin, "origin", ledger)
+    peers = None
+    if swarm is not None:
+        where = seedable(image.name, plain_http=setup.plain_http)
+        source = peers = PeerSource(joining(swarm, where), source, ledger)
+    store = ImageStore(
         cache,
         source,
         owner=image.digest,
-        deadline=deadline,
+        deadline=setup.patience,
         pulse=pulse,
         ledger=ledger,
         open_shelf=checks.open_shelf if checks else Shelf,
     )
+    if peers is not None:
+        peers.watch(store.demand)
+        store.workers = SWARM_WORKERS
+    return store
 
 
-def told(image: Image, store: ImageStore, checks: Checks | None = None) -> dict[str, object]:
+def told(
+    image: Image, store: ImageStore, checks: Checks | None = None, swarm: Swarm | None = None
+) -> dict[str, object]:
     """Return what ``status`` tells of an image and its store."""
     facts = store.statistics()
     sources = {
@@ -203,6 +222,7 @@ def told(image: Image, store: ImageStore, checks: Checks | None = None) -> dict[
         "last_error_at": facts.last_error_at,
         **files,
         **unverified,
+        **({} if swarm is None else {"swarm": swarm.statistics()}),
     }
 
 
@@ -273,12 +293,6 @@ def _place(name: str, client: Client, setup: Setup) -> Place:
     if name.startswith(PREFIX):
         return HubPlace(hub_of(name, client), setup)
     return find(name, client, plain_http=setup.plain_http)
-
-
-def client_of(setup: Setup) -> Client:
-    """Return a client for HTTP, with the proxies that the environment names."""
-    deadlines = Deadlines(progress=setup.patience)
-    return Client(proxies=Proxies.of(os.environ), deadlines=deadlines)
 
 
 def kept_in(setup: Setup) -> Bootstraps:

@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import msgspec
 import trio
 
 from . import rendezvous
@@ -26,6 +27,9 @@ from .session import Deaf, Session, greeted
 from .wire import Header, Request
 
 logger = logging.getLogger(__name__)
+
+CONTROL, SCHEDULES = "control", "schedules"
+"""Features: the dialler wants a scheduler; the acceptor is one, whatever else it is."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 3.0
 """Seconds until a scheduler that could not be reached is dialled again."""
@@ -116,7 +120,7 @@ class _Link(Deaf):
         self._control = control
         self._address = address
         self._security = security
-        self._hello = hello
+        self._hello = msgspec.structs.replace(hello, features=[*hello.features, CONTROL])
         self._announcement = announcement
         self._session: Session | None = None
         self._downloads: dict[int, Download] = {}
@@ -179,7 +183,7 @@ class _Link(Deaf):
         try:
             async with dialled(self._address, self._security, Role.SCHEDULER) as (line, remote):
                 session = await greeted(line, remote, self._hello, dialled=True)
-                if session.hello.kind != Role.SCHEDULER.value:
+                if not _schedules(session.hello):
                     raise Gone(f"that is a {session.hello.kind[:20]}, not a scheduler")
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._begin, session)
@@ -199,6 +203,10 @@ class _Link(Deaf):
 
     def _tell(self, session: Session, body: Body) -> None:
         session.tell(body)
+
+
+def _schedules(hello: Hello) -> bool:
+    return hello.kind == Role.SCHEDULER.value or SCHEDULES in hello.features
 
 
 def _nobody(body: Body) -> None:

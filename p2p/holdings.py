@@ -17,7 +17,7 @@ from chunkstore import Blob, Buffer, Chunk
 from chunkstore.blobcache import BlobCache
 from chunkstore.cachefile import CacheFile
 from chunkstore.readymap import READY
-from chunkstore.shelf import Shelf
+from chunkstore.shelf import BlobShelf
 
 from . import runs
 from .errors import Gone
@@ -34,7 +34,7 @@ _FLAGS = bytes(ord("1") if value == READY else ord("0") for value in range(256))
 class Holding:
     """One task's pieces in the cache."""
 
-    def __init__(self, task: bytes, file: CacheFile, shelf: Shelf | None = None) -> None:
+    def __init__(self, task: bytes, file: CacheFile, shelf: BlobShelf | None = None) -> None:
         self.task = task
         self.file = file
         self._shelf = shelf
@@ -120,9 +120,9 @@ class Holdings:
         file = await trio.to_thread.run_sync(self._cache.reopen, place, limiter=self._threads)
         return None if file is None else await self._add(task, lambda: file)
 
-    def lend(self, task: bytes, shelf: Shelf) -> Holding:
+    def lend(self, task: bytes, shelf: BlobShelf) -> Holding:
         """Add a task whose files somebody else keeps open."""
-        holding = self._by_task[task] = Holding(task, shelf.shared, shelf)
+        holding = self._by_task[task] = Holding(task, shelf.files[0], shelf)
         self._tell(holding)
         return holding
 

@@ -15,7 +15,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from functools import partial
 
 import trio
 
@@ -86,14 +85,13 @@ class Seeding:
             logger.info("not seeded blob=%s reason=%s", description.name, exc)
             return None
 
-    async def fetch(self, task: bytes, request: Request) -> Request:
+    async def fetch(
+        self, task: bytes, description: Description | None, request: Request
+    ) -> Request:
         """Bring a piece into the cache; raises ChunkstoreError."""
-        known = self._tasks.get(task)
-        if known is None:
-            raise Missing("no origin is known for this task")
-        if request.chunk is None:
-            raise Missing("a blob's piece has a digest")
-        self._tasks.move_to_end(task)
+        if description is None or request.chunk is None:
+            raise Missing("nothing is known of where this piece comes from")
+        known = await self._open(task, description)
         await known.store.read([Extent(known.blob, request.chunk, 0, request.chunk.size)])
         known.holding.note(request.chunk.index)
         return request
@@ -117,7 +115,12 @@ class Seeding:
             raise Missing("its origin is not where a seed could reach it")
         blob = Blob(description.name, description.size, 0, description.pieces)
         assert self._nursery is not None
-        return await self._nursery.start(self._keep, task, blob, description.origin)
+        opened: list[_Task] = []
+        try:
+            opened.append(await self._nursery.start(self._keep, task, blob, description.origin))
+        except* ChunkstoreError as group:
+            raise _first(group) from group
+        return opened[0]
 
     async def _keep(
         self, task: bytes, blob: Blob, origin: str, *, task_status: trio.TaskStatus[_Task]
@@ -126,7 +129,8 @@ class Seeding:
         async with self._origins(origin) as source, trio.open_nursery() as nursery:
             owner = Digest(Algorithm.BLAKE3, task)
             store = ImageStore(self._cache, source, owner=owner, deadline=DEADLINE)
-            await nursery.start(partial(store.run, workers=WORKERS))
+            store.workers = WORKERS
+            await nursery.start(store.run)
             await store.prepare([blob])
             shelf = store.shelf(blob)
             if shelf is None:
@@ -138,3 +142,12 @@ class Seeding:
                 await trio.sleep_forever()
             self._holdings.forget(task)
             nursery.cancel_scope.cancel()
+
+
+def _first(group: BaseExceptionGroup[ChunkstoreError]) -> ChunkstoreError:
+    """Return the one error that nurseries have wrapped."""
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    assert isinstance(found, ChunkstoreError)
+    return found

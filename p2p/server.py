@@ -59,7 +59,9 @@ class Fetcher(Protocol):
         """Return the holding of a task that is new here; None where it cannot be had."""
         ...
 
-    async def fetch(self, task: bytes, request: Request) -> Request:
+    async def fetch(
+        self, task: bytes, description: Description | None, request: Request
+    ) -> Request:
         """Bring a piece into the cache and return the request, its digest known.
 
         Raises ChunkstoreError.
@@ -134,7 +136,8 @@ class _Followed:
     """A task that a child follows."""
 
     task: bytes
-    holding: Holding | None
+    description: Description | None
+    holding: Holding | None = None
     told: int = 0
     """What it was told of."""
     whole: bool = True
@@ -189,7 +192,7 @@ class _Child(Deaf):
     def _follow(self, body: Follow) -> None:
         if body.handle in self._followed or len(self._followed) >= FOLLOWED:
             raise Nonsense(f"FOLLOW of handle {body.handle}, or too many")
-        followed = _Followed(body.task, None)
+        followed = _Followed(body.task, body.description)
         self._followed[body.handle] = followed
         holding = self._server.holdings.find(body.task)
         if holding is not None:
@@ -240,7 +243,9 @@ class _Child(Deaf):
     def opened(self, holding: Holding) -> None:
         """Note that a task has a holding now, if it is followed."""
         for followed in self._followed.values():
-            if followed.task == holding.task and followed.holding is None:
+            if followed.task != holding.task or followed.holding is holding:
+                continue
+            if followed.holding is None or followed.holding.is_gone:
                 followed.holding = holding
                 followed.dirty = True
                 holding.listen(self._changed)
@@ -342,11 +347,13 @@ class _Child(Deaf):
         assert fetcher is not None
         with asked.scope:
             try:
-                asked.request = await fetcher.fetch(followed.task, asked.request)
+                asked.request = await fetcher.fetch(
+                    followed.task, followed.description, asked.request
+                )
             except ChunkstoreError as exc:
                 self._failed(asked, exc)
                 return
-            asked.holding = followed.holding or self._server.holdings.find(followed.task)
+            asked.holding = self._server.holdings.find(followed.task)
             if self._has(asked):
                 self._line_up(asked)
             else:

@@ -18,7 +18,7 @@ from chunkstore import Blob
 from chunkstore.blobcache import BlobCache
 
 from . import wire
-from .control import Control
+from .control import CONTROL, SCHEDULES, Control
 from .download import Download
 from .errors import Gone
 from .gate import Gate
@@ -28,6 +28,8 @@ from .messages import Announce, Description, Hello
 from .parents import Parents
 from .security import Role, Security
 from .server import SLOTS, Fetcher, Server, Terms
+from .service import Service
+from .session import Session
 from .slots import Pace
 from .task import blob_task, describe
 
@@ -58,17 +60,21 @@ class Host:
 class Swarm:
     """This process as a host."""
 
-    def __init__(self, cache: BlobCache, host: Host, security: Security) -> None:
-        """Start nothing."""
+    def __init__(
+        self, cache: BlobCache, host: Host, security: Security, service: Service | None = None
+    ) -> None:
+        """Start nothing; with *service* this host is a scheduler as well, at the same address."""
         self.id = secrets.token_bytes(16)
-        self.hello = Hello(wire.OLDEST, wire.NEWEST, self.id, host.kind.value)
+        features = [] if service is None else [SCHEDULES]
+        self.hello = Hello(wire.OLDEST, wire.NEWEST, self.id, host.kind.value, features)
+        self._service = service
         self._host = host
         self._security = security
         self.address = ""
         self.holdings = Holdings(cache)
         self.parents = Parents(security, self.hello, Pace(host.download_rate))
         self.server = Server(self.holdings, Terms(host.slots, host.upload_rate))
-        self.gate = Gate(security, self.hello, self.server.serve)
+        self.gate = Gate(security, self.hello, self._serve)
         self.control = Control(host.schedulers, security, self.hello, self._announcement)
         self._downloads: dict[bytes, tuple[Download, trio.CancelScope]] = {}
         self._handles = itertools.count()
@@ -84,6 +90,8 @@ class Swarm:
 
         Raises Unsafe for addresses beyond loopback without TLS, OSError where it cannot listen.
         """
+        for address in self._host.schedulers:
+            self._security.check(split(address)[0], to="dial")
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             try:
@@ -91,6 +99,8 @@ class Swarm:
                 await nursery.start(self.parents.run)
                 if self._host.uploads:
                     await self._listen(nursery)
+                if self._service is not None:
+                    nursery.start_soon(self._service.run)
                 nursery.start_soon(self.control.run)
                 task_status.started()
                 await trio.sleep_forever()
@@ -143,6 +153,13 @@ class Swarm:
             | {"now": server.slots.used, "most": server.slots.most, "limit": server.slots.count},
         }
 
+    async def _serve(self, session: Session) -> None:
+        """Serve a child, or a host that wants the scheduler."""
+        if self._service is not None and CONTROL in session.hello.features:
+            await self._service.serve(session)
+        else:
+            await self.server.serve(session)
+
     async def _begin(self, task: bytes, description: Description, holding: Holding) -> Download:
         if self._nursery is None:
             raise Gone("the swarm was left")
@@ -187,7 +204,7 @@ async def _run(
 
 
 async def _source_address(host: str, port: int) -> str:
-    """Return the address from which *host* is reached; empty where there is no way. Sends nothing."""
+    """Return the address from which *host* is reached, empty where there is no way."""
     try:
         infos = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     except OSError:
@@ -195,7 +212,7 @@ async def _source_address(host: str, port: int) -> str:
     for family, kind, protocol, _, address in infos:
         with socket.socket(family, kind, protocol) as probe:
             try:
-                probe.connect(address)
+                probe.connect(address)  # sends nothing
             except OSError:
                 continue
             return str(probe.getsockname()[0])

@@ -22,12 +22,13 @@ from cli.options import (
     cache_limit_option,
     digest_option,
     hub_options,
+    membership_options,
     prefetch_option,
     read_deadline_option,
     setup_options,
     state_option,
 )
-from cli.setup import MountRequest, Prefetch, Setup
+from cli.setup import Membership, MountRequest, Prefetch, Setup
 from fusefs.errors import MountFailed
 from fusefs.keeper import MountSpec
 from fusefs.mount import run_mount
@@ -45,6 +46,7 @@ class _Told(TypedDict):
     trace: Path | None
     digest: Digest | None
     setup: Setup
+    membership: Membership
     state: Path | None
 
 
@@ -84,6 +86,7 @@ def _checked(ctx: click.Context, param: click.Parameter, words: tuple[str, ...])
 @digest_option
 @setup_options
 @hub_options
+@membership_options
 @state_option
 @click.pass_context
 def command(ctx: click.Context, image: str, mountpoint: Path, **told: Unpack[_Told]) -> None:
@@ -93,6 +96,7 @@ def command(ctx: click.Context, image: str, mountpoint: Path, **told: Unpack[_To
     Examples:
       naiad mount ./image /mnt
       naiad mount --cache-limit 50GiB http://images.example/app /mnt
+      naiad mount --scheduler 10.0.0.1:7000 --insecure images.example/app:1 /mnt
       naiad mount --digest sha256:… --prefetch all ./image /mnt
       naiad mount hf:org/model /mnt
     """
@@ -114,6 +118,7 @@ def command(ctx: click.Context, image: str, mountpoint: Path, **told: Unpack[_To
         pin=told["digest"],
         cache_limit=told["cache_limit"],
         prefetch=told["prefetch"],
+        membership=told["membership"],
         trace=told["trace"] and told["trace"].absolute(),
     )
     run_mount(spec, lambda handoff: _daemon(handoff, request))

@@ -1,0 +1,48 @@
+"""``naiad seed``: first to the origin, for all others."""
+
+from __future__ import annotations
+
+import click
+
+from cli.config import config_option
+from cli.options import cache_limit_option, membership_options, setup_options
+from cli.services import run_service
+from cli.setup import Membership, Setup
+from cli.swarm import seeding
+
+
+@click.command()
+@membership_options
+@click.option(
+    "--with-credentials",
+    is_flag=True,
+    help="Ask registries as this user: peers get what this user may read.",
+)
+@cache_limit_option
+@setup_options
+@config_option
+def command(
+    setup: Setup, membership: Membership, cache_limit: int | None, with_credentials: bool
+) -> None:
+    """Get from origins what a swarm wants, once, and serve it.
+
+    Runs in the foreground and ends on SIGTERM. With ``--scheduler self`` it is the swarm's
+    scheduler as well, at the address given by --listen.
+
+    \b
+    Examples:
+      naiad seed --scheduler 10.0.0.1:7000 --listen 10.0.0.2:7001 --cache-limit 500GiB --insecure
+      naiad seed --scheduler self --listen 10.0.0.2:7000 --insecure
+      naiad seed --config seed.toml
+    """
+    if not membership.schedulers:
+        raise click.UsageError("--scheduler says whose swarm this seed is for; self: its own")
+    if "self" in membership.schedulers and not _is_fixed(membership.listen):
+        raise click.UsageError("--scheduler self needs the --listen that other hosts are told")
+    run_service(lambda: seeding(setup, membership, cache_limit, as_user=with_credentials))
+
+
+def _is_fixed(listen: str) -> bool:
+    """Say whether others can be told *listen*: it names one host and one port."""
+    host, _, port = listen.rpartition(":")
+    return host not in ("", "0.0.0.0", "[::]") and port not in ("", "0")

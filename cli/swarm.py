@@ -1,0 +1,188 @@
+"""How a process takes part in a swarm: from options to a `Swarm` that runs."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, closing
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import click
+import trio
+
+from chunkstore import Blob, ChunkSource, Malformed, Origin
+from chunkstore.blobcache import BlobCache
+from chunkstore.http import Client
+from chunkstore.originchunks import OriginChunks
+from chunkstore.origins.credentials import Credentials
+from chunkstore.origins.http import HttpOrigin
+from chunkstore.origins.reference import Reference
+from chunkstore.origins.registry import Registry
+from chunkstore.origins.registryorigin import RegistryOrigin
+from chunkstore.retrying import Retrying
+from p2p import wire
+from p2p.download import Download
+from p2p.evaluator import Limits
+from p2p.gate import Gate
+from p2p.messages import Hello
+from p2p.scheduler import Settings
+from p2p.security import Identity, Papers, Role, Security
+from p2p.seed import Seeding
+from p2p.server import SEED_SLOTS, SLOTS
+from p2p.service import Service
+from p2p.source import Joining
+from p2p.swarm import Host, Swarm
+
+from .clients import client_of
+from .names import is_remote, shown
+from .setup import Membership, Safety, Setup
+
+SWARM_WORKERS = 16
+"""Fetches of one image side by side where peers answer: the chooser sees what all of them want."""
+
+LOOKED_AGAIN = 5.0
+"""Seconds between looks at which blobs lie in the cache."""
+
+_PLAIN, _SECURE = "oci+http://", "oci://"
+"""What the repository of a registry begins with in a task's description."""
+
+
+def security(safety: Safety) -> Security:
+    """Return how connections are secured; raises BadPapers."""
+    identity = None if safety.papers is None else Identity(Papers(*safety.papers))
+    return Security(identity, insecure=safety.insecure)
+
+
+@asynccontextmanager
+async def in_swarm(
+    membership: Membership, cache: BlobCache, role: Role = Role.PEER
+) -> AsyncIterator[Swarm | None]:
+    """Take part while the context lasts; None where nothing says with whom."""
+    if not membership.schedulers and not membership.listen:
+        yield None
+        return
+    schedulers = membership.schedulers
+    service = None
+    if "self" in schedulers:
+        service = Service()
+        own = [membership.listen if each == "self" else each for each in schedulers]
+        membership = replace(membership, schedulers=tuple(own))
+    swarm = Swarm(cache, _host(membership, role), security(membership.safety), service)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(swarm.run)
+        yield swarm
+        nursery.cancel_scope.cancel()
+
+
+def _host(membership: Membership, role: Role) -> Host:
+    return Host(
+        schedulers=membership.schedulers,
+        listen=membership.listen,
+        uploads=membership.uploads,
+        upload_rate=membership.upload_limit,
+        download_rate=membership.download_limit,
+        slots=membership.slots or (SEED_SLOTS if role is Role.SEED else SLOTS),
+        idc=membership.idc,
+        location=membership.location,
+        kind=role,
+    )
+
+
+def joining(swarm: Swarm, where: str) -> Joining:
+    """Return what takes part in the tasks of an image whose blobs a seed finds at *where*."""
+
+    async def join(blob: Blob) -> Download | None:
+        try:
+            return await swarm.join(blob, where)
+        except OSError:  # no room for the blob's files: its chunks are not kept, nor shared
+            return None
+
+    return join
+
+
+def seedable(image: str, *, plain_http: bool) -> str:
+    """Return where a seed finds an image's blobs; empty where only this machine can."""
+    if is_remote(image):
+        return image if shown(image) == image else ""
+    if image.startswith(("oci:", "hf:")) or Path(image).exists():
+        return ""
+    try:
+        named = Reference.parse(image)
+    except Malformed:
+        return ""
+    return f"{_PLAIN if plain_http else _SECURE}{named.host}/{named.repository}"
+
+
+@asynccontextmanager
+async def seeded(
+    where: str, client: Client, patience: float, *, as_user: bool = False
+) -> AsyncIterator[ChunkSource]:
+    """Open the origin that a task's description names; raises Malformed.
+
+    With this user's credentials only *as_user*: what a seed gets with them, it gives to every peer
+    that knows the chunks' digests.
+    """
+    yield OriginChunks(Retrying(_origin(where, client, as_user=as_user), deadline=patience))
+
+
+def _origin(where: str, client: Client, *, as_user: bool) -> Origin:
+    if is_remote(where):
+        return HttpOrigin(where, client)
+    plain = where.startswith(_PLAIN)
+    if not plain and not where.startswith(_SECURE):
+        raise Malformed(f"not an origin that a seed can read: {where[:100]!r}")
+    named = Reference.parse(where.removeprefix(_PLAIN if plain else _SECURE))
+    who = Credentials.of(os.environ) if as_user else None
+    return RegistryOrigin(Registry(named, client, credentials=who, plain_http=plain))
+
+
+def listed(cache: BlobCache) -> Sequence[str]:
+    """Return the names of the blobs in the cache that all images share."""
+    shared = cache.root / "blobs"
+    return [place.name for place in cache.places() if place.folder == shared]
+
+
+async def share_all(swarm: Swarm, cache: BlobCache, every: float) -> None:
+    """Offer what lies in the cache, and what comes, looking again and again."""
+    while True:
+        names = await trio.to_thread.run_sync(partial(listed, cache))
+        for name in names:
+            await swarm.share(name)
+        await trio.sleep(every)
+
+
+async def scheduling(listen: str, limits: Limits, safety: Safety) -> None:
+    """Be a scheduler until cancelled."""
+    service = Service(Settings(limits=limits))
+    hello = Hello(wire.OLDEST, wire.NEWEST, secrets.token_bytes(16), Role.SCHEDULER.value)
+    gate = Gate(security(safety), hello, service.serve)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(service.run)
+        address = await nursery.start(gate.listen, listen)
+        click.echo(f"scheduling at {address}")
+
+
+async def peering(setup: Setup, membership: Membership, cache_limit: int | None) -> None:
+    """Serve the cache until cancelled."""
+    with closing(BlobCache(setup.cache, limit=cache_limit)) as cache:
+        async with in_swarm(membership, cache) as swarm:
+            assert swarm is not None
+            click.echo(f"uploading at {swarm.address}")
+            await share_all(swarm, cache, LOOKED_AGAIN)
+
+
+async def seeding(
+    setup: Setup, membership: Membership, cache_limit: int | None, *, as_user: bool
+) -> None:
+    """Be a seed until cancelled."""
+    with closing(BlobCache(setup.cache, limit=cache_limit)) as cache, client_of(setup) as client:
+        origins = partial(seeded, client=client, patience=setup.patience, as_user=as_user)
+        async with in_swarm(membership, cache, Role.SEED) as swarm, trio.open_nursery() as nursery:
+            assert swarm is not None
+            seeding = Seeding(cache, swarm.holdings, origins)
+            await nursery.start(seeding.run)
+            swarm.seeding(seeding)
+            click.echo(f"seeding at {swarm.address}")
