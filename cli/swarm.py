@@ -28,6 +28,7 @@ from p2p.download import Download
 from p2p.evaluator import Limits
 from p2p.gate import Gate
 from p2p.messages import Hello
+from p2p.net import Tcp
 from p2p.scheduler import Settings
 from p2p.security import Identity, Papers, Role, Security
 from p2p.seed import Seeding
@@ -158,10 +159,11 @@ async def scheduling(listen: str, limits: Limits, safety: Safety) -> None:
     """Be a scheduler until cancelled."""
     service = Service(Settings(limits=limits))
     hello = Hello(wire.OLDEST, wire.NEWEST, secrets.token_bytes(16), Role.SCHEDULER.value)
-    gate = Gate(security(safety), hello, service.serve)
+    secured = security(safety)
+    gate = Gate(secured, hello, service.serve)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(service.run)
-        address = await nursery.start(gate.listen, listen)
+        address = await nursery.start(Tcp(secured).listen, listen, gate.admit)
         click.echo(f"scheduling at {address}")
 
 

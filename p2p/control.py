@@ -20,9 +20,9 @@ import trio
 from . import rendezvous
 from .download import Download
 from .errors import Gone, Nonsense, P2pError, Unsafe
-from .line import dialled
 from .messages import Announce, Aside, Body, Hello, Leave
-from .security import Role, Security
+from .net import Net
+from .security import Role
 from .session import Deaf, Session, greeted
 from .wire import Header, Request
 
@@ -41,14 +41,14 @@ class Control:
     def __init__(
         self,
         schedulers: Sequence[str],
-        security: Security,
+        net: Net,
         hello: Hello,
         announce: Callable[[], Announce],
     ) -> None:
         """Start nothing; *announce* returns what this host says of itself."""
         self._addresses = list(dict.fromkeys(schedulers))
         self._links = {
-            address: _Link(self, address, security, hello, announce) for address in self._addresses
+            address: _Link(self, address, net, hello, announce) for address in self._addresses
         }
         self._downloads: dict[Download, _Link | None] = {}
 
@@ -113,13 +113,13 @@ class _Link(Deaf):
         self,
         control: Control,
         address: str,
-        security: Security,
+        net: Net,
         hello: Hello,
         announcement: Callable[[], Announce],
     ) -> None:
         self._control = control
         self._address = address
-        self._security = security
+        self._net = net
         self._hello = msgspec.structs.replace(hello, features=[*hello.features, CONTROL])
         self._announcement = announcement
         self._session: Session | None = None
@@ -181,7 +181,7 @@ class _Link(Deaf):
 
     async def _once(self) -> str:
         try:
-            async with dialled(self._address, self._security, Role.SCHEDULER) as (line, remote):
+            async with self._net.dial(self._address, Role.SCHEDULER) as (line, remote):
                 session = await greeted(line, remote, self._hello, dialled=True)
                 if not _schedules(session.hello):
                     raise Gone(f"that is a {session.hello.kind[:20]}, not a scheduler")

@@ -8,12 +8,11 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from functools import partial
 
 import trio
 
 from .errors import Gone, P2pError
-from .line import Line, accepted, joined, split
+from .line import Line, accepted
 from .messages import Hello
 from .security import Remote, Security
 from .session import Session, greeted
@@ -37,23 +36,6 @@ class Gate:
         self._connections = 0
         self._by_host: Counter[bytes] = Counter()
         self.refused = 0
-
-    async def listen(
-        self, address: str, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        """Accept connections on *address* until cancelled; started with the address as it is.
-
-        Raises Unsafe for one beyond loopback without TLS, OSError for one that cannot be had.
-        """
-        host, port = split(address)
-        self._security.check(host)
-        listeners = await trio.open_tcp_listeners(port, host=host or None)
-        actual = joined(host, listeners[0].socket.getsockname()[1])
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(
-                partial(trio.serve_listeners, self.admit, listeners, handler_nursery=nursery)
-            )
-            task_status.started(actual)
 
     async def admit(self, stream: trio.abc.Stream) -> None:
         """Serve one connection; never raises what the other side can cause."""

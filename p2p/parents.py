@@ -15,9 +15,9 @@ import trio
 
 from . import wire
 from .errors import Gone, Nonsense, P2pError
-from .line import dialled
 from .messages import Body, Busy, Description, Failed, Follow, Have, Hello, Parent, Unfollow
-from .security import Role, Security
+from .net import Net
+from .security import Role
 from .session import Session, greeted
 from .slots import Pace
 from .wire import Header, Kind, Request
@@ -210,7 +210,7 @@ class Neighbour:
         parents = self._parents
         role = Role.SEED if self.parent.kind == "seed" else Role.PEER
         try:
-            async with dialled(self.parent.address, parents.security, role) as (line, remote):
+            async with parents.net.dial(self.parent.address, role) as (line, remote):
                 session = await greeted(line, remote, parents.hello, dialled=True)
                 if session.hello.host != self.parent.host:
                     raise Gone("another host lives there now")
@@ -249,8 +249,8 @@ class Neighbour:
 class Parents:
     """All parents of a host."""
 
-    def __init__(self, security: Security, hello: Hello, pace: Pace) -> None:
-        self.security = security
+    def __init__(self, net: Net, hello: Hello, pace: Pace) -> None:
+        self.net = net
         self.hello = hello
         self.pace = pace
         """What all pieces that come are held to."""

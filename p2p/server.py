@@ -276,9 +276,7 @@ class _Child(Deaf):
         here = followed.holding.bits if followed.holding is not None else 0
         added, dropped = here & ~followed.told, followed.told & ~here
         whole, followed.whole, followed.told = followed.whole, False, here
-        if not whole and not added and not dropped:
-            return
-        for part in runs.parts(added):
+        for part in runs.parts(added) if whole or added else ():
             self._session.tell(Have(handle, whole, part))
             whole = False
         if dropped:

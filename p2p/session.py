@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from contextlib import suppress
 from typing import Protocol
 
 import trio
@@ -288,6 +289,10 @@ async def greeted(line: Line, remote: Remote, hello: Hello, *, dialled: bool) ->
             if not dialled:
                 await line.send(mine)
         wire.common_version(theirs)
+    except Nonsense as exc:
+        with trio.move_on_after(1), suppress(OSError, Gone):
+            await line.send(wire.frame(Goodbye("nonsense", str(exc)[:1000])))
+        raise
     except trio.TooSlowError:
         raise Gone(f"no HELLO within {GREETING:g} s") from None
     except OSError as exc:

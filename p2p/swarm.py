@@ -25,6 +25,7 @@ from .gate import Gate
 from .holdings import Holding, Holdings
 from .line import joined, split
 from .messages import Announce, Description, Hello
+from .net import Net, Tcp
 from .parents import Parents
 from .security import Role, Security
 from .server import SLOTS, Fetcher, Server, Terms
@@ -61,9 +62,17 @@ class Swarm:
     """This process as a host."""
 
     def __init__(
-        self, cache: BlobCache, host: Host, security: Security, service: Service | None = None
+        self,
+        cache: BlobCache,
+        host: Host,
+        security: Security,
+        service: Service | None = None,
+        net: Net | None = None,
     ) -> None:
-        """Start nothing; with *service* this host is a scheduler as well, at the same address."""
+        """Start nothing; with *service* this host is a scheduler as well, at the same address.
+
+        *net* is TCP where nothing else is said.
+        """
         self.id = secrets.token_bytes(16)
         features = [] if service is None else [SCHEDULES]
         self.hello = Hello(wire.OLDEST, wire.NEWEST, self.id, host.kind.value, features)
@@ -71,11 +80,12 @@ class Swarm:
         self._host = host
         self._security = security
         self.address = ""
+        self._net: Net = net or Tcp(security)
         self.holdings = Holdings(cache)
-        self.parents = Parents(security, self.hello, Pace(host.download_rate))
+        self.parents = Parents(self._net, self.hello, Pace(host.download_rate))
         self.server = Server(self.holdings, Terms(host.slots, host.upload_rate))
         self.gate = Gate(security, self.hello, self._serve)
-        self.control = Control(host.schedulers, security, self.hello, self._announcement)
+        self.control = Control(host.schedulers, self._net, self.hello, self._announcement)
         self._downloads: dict[bytes, tuple[Download, trio.CancelScope]] = {}
         self._handles = itertools.count()
         self._joining = trio.Lock()
@@ -172,7 +182,7 @@ class Swarm:
 
     async def _listen(self, nursery: trio.Nursery) -> None:
         asked = self._host.listen or joined(await self._own_address(), 0)
-        actual = await nursery.start(self.gate.listen, asked)
+        actual = await nursery.start(self._net.listen, asked, self.gate.admit)
         host, port = split(actual)
         if not host or host in ("0.0.0.0", "::"):
             actual = joined(await self._own_address(), port)
