@@ -17,10 +17,10 @@ from cli.swarm import peering
 @setup_options
 @config_option
 def command(setup: Setup, membership: Membership, cache_limit: int | None) -> None:
-    """Serve what this node's cache holds, and what its mounts will put there.
+    """Serve this node's cache to the swarm, without a mount.
 
     Runs in the foreground and ends on SIGTERM. A mount serves what it has by itself; this serves
-    what is left in the cache when it is gone.
+    what lies in the cache, also when no mount uses it.
 
     \b
     Examples:
