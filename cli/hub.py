@@ -48,7 +48,15 @@ def hub_source(
     origin = Retrying(HubOrigin(hub, commit), deadline=setup.patience)
     whole = WholeFiles(origin, [File(one.path, one.size, one.checksum) for one in files], token)
     listed = [Listed(one.path.encode(), one.size) for one in files]
-    return ListingSource(str(hub.name), listed, lambda file: whole.blocks(file.path.decode()))
+    source = ListingSource(str(hub.name), listed, lambda file: whole.blocks(file.path.decode()))
+    source.xattrs = {unhashed.ORIGIN: origin_text(hub, commit).encode()}
+    return source
+
+
+def origin_text(hub: Hub, commit: str) -> str:
+    """Return what an image says of where its files are from."""
+    repository = str(hub.name).rpartition("@")[0]
+    return f"{hub.endpoint.absolute.rstrip('/')} {repository}@{commit}"
 
 
 def wanted(hub: Hub, setup: Setup, files: Sequence[HubFile]) -> Sequence[HubFile]:
@@ -81,7 +89,7 @@ class HubPlace:
         """Ask which commit is meant; the same files of the same commit make the same image."""
         name = self._hub.name
         self._commit = name.revision if name.is_pinned else await self._hub.commit()
-        named = "\0".join([self._source(self._commit), *self._patterns()])
+        named = "\0".join([origin_text(self._hub, self._commit), *self._patterns()])
         return Promise(packed=Digest.of(named.encode(), Algorithm.SHA256))
 
     async def fetch(self, out: BinaryIO) -> None:
@@ -89,21 +97,16 @@ class HubPlace:
         commit = self._commit or await self._hub.commit()
         files = wanted(self._hub, self._setup, await self._hub.listing(commit))
         unread = [unhashed.Unread(file.path, file.size, file.checksum) for file in files]
-        await trio.to_thread.run_sync(unhashed.encode, self._source(commit), unread, out)
+        await trio.to_thread.run_sync(unhashed.encode, origin_text(self._hub, commit), unread, out)
 
     def files(self, image: Bootstrap) -> Files:
         """Return what *image*, which was made here once, reads from; raises BadImage."""
         source = unhashed.origin_of(image)
         commit = source.rpartition("@")[2]
-        if source != self._source(commit) or not is_commit(commit):
+        if source != origin_text(self._hub, commit) or not is_commit(commit):
             raise BadImage(f"{self._hub.name}: the image is of {source[:200]}")
         known = unhashed.wholes(image)
         return Files(commit, known, WholesOrigin(HubOrigin(self._hub, commit), known))
-
-    def _source(self, commit: str) -> str:
-        repository = str(self._hub.name).rpartition("@")[0]
-        endpoint = self._hub.endpoint
-        return f"{endpoint.absolute.rstrip('/')} {repository}@{commit}"
 
     def _patterns(self) -> Iterator[str]:
         yield from (f"allow {pattern}" for pattern in self._setup.allow)

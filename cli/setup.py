@@ -77,6 +77,9 @@ class MountRequest:
     membership: Membership = Membership()
     trace: Path | None = None
     """Where the paths of files go as they are read first."""
+    mountpoint: Path = Path("/")
+    hf_cache: Path | None = None
+    """Where the hub's own programs look for models."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ from .ahead import fetch_ahead
 from .bootstraps import Bootstraps
 from .clients import client_of
 from .driver import by_erofs, choose
+from .hfcache import appearing
 from .hub import Files, HubPlace, hub_of
 from .image import find
 from .places import Place, ignore
@@ -143,7 +144,8 @@ async def wired(request: MountRequest, handoff: Handoff) -> AsyncIterator[Wired]
             nursery.start_soon(scrub, cache)
             nursery.start_soon(watch, image.kept)
             nursery.start_soon(fetch_ahead, image.bootstrap, store, request.prefetch)
-            with traced(image.bootstrap, request.trace) as tree:
+            shows = appearing(request.hf_cache, request.mountpoint, image.bootstrap, request.image)
+            with shows, traced(image.bootstrap, request.trace) as tree:
                 if shown.driver == "erofs":
                     tree = BlobFiles(image.bootstrap)
                 served = vfs.Vfs(vfs.Image(image.digest.hex[:12], tree, store))

@@ -44,6 +44,7 @@ class _Told(TypedDict):
     options: tuple[str, ...]
     foreground: bool
     trace: Path | None
+    hf_cache: Path | None
     digest: Digest | None
     setup: Setup
     membership: Membership
@@ -83,6 +84,7 @@ def _checked(ctx: click.Context, param: click.Parameter, words: tuple[str, ...])
 )
 @click.option("--foreground", is_flag=True, help="Stay, and log to stderr.")
 @click.option("--trace", type=_FILE, help="Write the paths of files there as they are first read.")
+@click.option("--hf-cache", type=FOLDER, help="Show a hub's model there, as in HF_HUB_CACHE.")
 @digest_option
 @setup_options
 @hub_options
@@ -98,7 +100,7 @@ def command(ctx: click.Context, image: str, mountpoint: Path, **told: Unpack[_To
       naiad mount --cache-limit 50GiB http://images.example/app /mnt
       naiad mount --scheduler 10.0.0.1:7000 --insecure images.example/app:1 /mnt
       naiad mount --digest sha256:… --prefetch all ./image /mnt
-      naiad mount hf:org/model /mnt
+      naiad mount --hf-cache ~/.cache/huggingface/hub hf:org/model /mnt
     """
     driver, reason = _driver(image, told)
     level = str(ctx.find_root().params["log_level"])
@@ -120,6 +122,8 @@ def command(ctx: click.Context, image: str, mountpoint: Path, **told: Unpack[_To
         prefetch=told["prefetch"],
         membership=told["membership"],
         trace=told["trace"] and told["trace"].absolute(),
+        mountpoint=mountpoint.absolute(),
+        hf_cache=told["hf_cache"] and told["hf_cache"].absolute(),
     )
     run_mount(spec, lambda handoff: _daemon(handoff, request))
 

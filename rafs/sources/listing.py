@@ -48,6 +48,8 @@ class ListingSource:
         self._files = sorted(files, key=lambda file: file.path)
         self._blocks = blocks
         self._config = config
+        self.xattrs: dict[bytes, bytes] = {}
+        """Of the root folder."""
 
     def prepare(self) -> int:
         """Return the bytes of all files."""
@@ -56,6 +58,7 @@ class ListingSource:
     def read(self, packer: Packer) -> Harvest:
         """Pack every file in the order of their paths; raises BadSource, ChunkstoreError."""
         root = folder()
+        root.xattrs.update(self.xattrs)
         pieces = Pieces(packer)
         with closing(self._all_blocks()) as blocks, read_ahead(blocks) as ready:
             stream = Stream(ready, self._what)

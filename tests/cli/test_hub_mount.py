@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -157,6 +159,78 @@ def test_everything_fetched_ahead_is_checked(client: Naiad) -> None:
     until(lambda: client.status(mount)["pending_chunks"] == 0)
     until(lambda: client.status(mount)["unverified"] == [])
     assert content(mount) == FILES
+
+
+def downloaded(client: Naiad, program: str, **environment: str) -> list[str]:
+    """Run a program that uses the hub's own client; return the lines that it prints."""
+    told = {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", **environment}
+    done = subprocess.run(
+        [sys.executable, "-c", f"from huggingface_hub import *\n{program}"],
+        env=client.environment | told,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_the_hubs_own_client_downloads_what_the_mount_shows(client: Naiad, tmp_path: Path) -> None:
+    program = "print(snapshot_download('org/model'))"
+    (folder,) = downloaded(client, program, HF_HUB_CACHE=str(tmp_path / "downloads"))
+    mount = client.mount("hf:org/model")
+    assert content(Path(folder)) == content(mount) == FILES
+    assert Path(folder).name == client.status(mount)["commit"]
+
+
+def test_a_mounted_model_is_found_without_a_network(
+    client: Naiad, server: HubServer, tmp_path: Path
+) -> None:
+    cache = tmp_path / "hub"
+    mount = client.mount("hf:org/model", "--hf-cache", str(cache))
+    asked = len(server.asked)
+    program = """
+print(hf_hub_download('org/model', 'model.safetensors'))
+print(snapshot_download('org/model'))
+print([repo.repo_id for repo in scan_cache_dir().repos])
+"""
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(cache)}
+    file, folder, repositories = downloaded(client, program, **offline)
+    assert len(server.asked) == asked
+    assert Path(file).read_bytes() == LARGE
+    assert content(Path(folder) / ".") == FILES
+    assert repositories == "['org/model']"
+    client.umount(mount)
+    assert not list(cache.glob("models--org--model/*/*"))
+
+
+def test_a_model_that_was_built_is_found_as_well(client: Naiad, tmp_path: Path) -> None:
+    client.run("build", "hf:org/model", tmp_path / "image")
+    cache = tmp_path / "hub"
+    mount = client.mount(tmp_path / "image", "--hf-cache", str(cache))
+    (snapshot,) = (cache / "models--org--model" / "snapshots").iterdir()
+    assert (cache / "models--org--model" / "refs" / "main").read_text() == snapshot.name
+    assert (snapshot / "config.json").read_bytes() == FILES["config.json"]
+    client.umount(mount)
+    (tmp_path / "plain").mkdir()
+    client.run("build", tmp_path / "plain", tmp_path / "other")
+    options = ("--hf-cache", cache)
+    done = client.run("mount", *options, tmp_path / "other", mount, ok=False)
+    assert "--hf-cache: the image was not made of a hub's model" in done.stderr
+
+
+def test_what_was_downloaded_before_stays(client: Naiad, server: HubServer, tmp_path: Path) -> None:
+    commit = server.repositories["org/model"].branches["main"]
+    folder = tmp_path / "hub" / "models--org--model"
+    (folder / "snapshots" / commit).mkdir(parents=True)
+    (folder / "snapshots" / commit / "theirs").touch()
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text(commit)
+    mount = client.mount("hf:org/model", "--hf-cache", str(tmp_path / "hub"))
+    client.umount(mount)
+    assert (folder / "snapshots" / commit / "theirs").exists()
+    assert (folder / "refs" / "main").read_text() == commit
 
 
 @pytest.mark.parametrize(
