@@ -20,7 +20,7 @@ from chunkstore.origins.hubname import PREFIX
 from chunkstore.origins.images import Images, RemoteImage
 from chunkstore.origins.reference import Reference
 from rafs.sources.directory import DirectorySource
-from rafs.sources.documents import Descriptor
+from rafs.sources.documents import Descriptor, Platform
 from rafs.sources.oci import OciSource
 from rafs.sources.source import Source
 from rafs.sources.tarball import TarSource
@@ -48,7 +48,7 @@ class Ends:
     def source(self, text: str) -> Source:
         """Return what *text* names; raises UsageError, BadSource, ChunkstoreError."""
         if text.startswith(PREFIX):
-            token, client = self._connected()
+            token, client = self.connected()
             return hub_source(text, self._setup, client, token)
         if self._setup.allow or self._setup.ignore:
             raise click.UsageError("--allow and --ignore choose among a hub's files: hf:ORG/NAME")
@@ -71,27 +71,41 @@ class Ends:
         if text.startswith("oci:"):
             return layout_target(*split_layout(text))
         if not _is_path(text):
-            token, client = self._connected()
+            token, client = self.connected()
             named = registry(Reference.parse(text), client, plain_http=self._setup.plain_http)
-            work = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="naiad-build-"))
-            return OciTarget(RegistryShelf(named, token), Path(work))
+            return OciTarget(RegistryShelf(named, token), self.scratch())
         return DirectoryTarget(Path(text))
 
+    def scratch(self) -> Path:
+        """Return a new folder to work in."""
+        return Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="naiad-build-")))
+
     def _remote(self, named: Reference) -> Source:
-        token, client = self._connected()
+        token, client = self.connected()
         images = Images(registry(named, client, plain_http=self._setup.plain_http))
         found = trio.from_thread.run(partial(images.find, machine()), trio_token=token)
-        store = _Remote(found, Contents(images, found.manifest, token))
-        top = Descriptor(found.document.media_type, str(found.digest), len(found.document.data))
-        return OciSource(store, top)
+        return image_source(found, images, token)
 
-    def _connected(self) -> tuple[trio.lowlevel.TrioToken, Client]:
+    def connected(self) -> tuple[trio.lowlevel.TrioToken, Client]:
+        """Return an event loop, in a thread of its own, and a client for HTTP in it."""
         if self._token is None or self._client is None:
             self._token = self._stack.enter_context(background_loop())
             self._client = client_of(self._setup)
             close = partial(trio.from_thread.run_sync, trio_token=self._token)
             self._stack.callback(close, self._client.close)
         return self._token, self._client
+
+
+def image_source(
+    found: RemoteImage,
+    images: Images,
+    token: trio.lowlevel.TrioToken,
+    platform: Platform | None = None,
+) -> Source:
+    """Return the image *found* as a source, whose layers come as they are read."""
+    store = _Remote(found, Contents(images, found.manifest, token))
+    top = Descriptor(found.document.media_type, str(found.digest), len(found.document.data))
+    return OciSource(store, top, platform)
 
 
 class _Remote:

@@ -15,6 +15,7 @@ COMMANDS = {
     "cache": "List, trim and verify this node's blob cache.",
     "check": "Look for faults in an image's metadata and data.",
     "completion": "Print the completion script of a shell.",
+    "convert": "Convert an image in a registry to one that is loaded lazily, under another name.",
     "fetch": "Fetch a file; what is here already is not fetched again.",
     "inspect": "Tell what is in an image.",
     "mount": "Mount an image; its data arrives as it is read.",
