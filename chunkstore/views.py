@@ -1,7 +1,7 @@
 """Views: what can be answered at once, out of mapped cache files and held chunks.
 
-Tasks: of the event loop, but for ``copy``. A lease that a view needs is shared at the first look in
-a turn of the loop and given back in the next one, when whoever looked has awaited.
+Tasks: of the event loop, but for ``copy``. A lease that a view needs is shared at the first look
+and given back a moment later, when whoever looked has awaited.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ from .held import Held
 from .lease import Lease
 from .shelf import BlobShelf
 from .wanted import Key, key_of
+
+LENT = 0.005
+"""Seconds that a lease is kept: to share it anew for each look costs more than the look itself, and
+an evictor that has to wait so long does not mind."""
 
 _ZEROS = memoryview(bytes(1 << 20))
 
@@ -42,7 +46,7 @@ class Views:
         """The open blobs by id."""
         self._held = held
         self._leases: set[Lease] = set()
-        """Shared until the event loop's next turn."""
+        """Shared for at least this turn of the event loop."""
 
     def gather(
         self, extents: Sequence[Extent], kept: Mapping[Key, Buffer] | None = None
@@ -85,8 +89,12 @@ class Views:
                 absent[key_of(blob, chunk)] = (blob, chunk)
         return absent
 
+    async def _give_back_later(self) -> None:
+        await trio.sleep(LENT)
+        self.give_back()
+
     def give_back(self) -> None:
-        """Release the leases of the turn that is over; never awaits."""
+        """Release the leases of the looks that are over; never awaits."""
         for lease in self._leases:
             lease.release()
         self._leases.clear()
@@ -127,7 +135,7 @@ class Views:
         if not file.lease.share():
             return None
         if not self._leases:
-            trio.lowlevel.current_trio_token().run_sync_soon(self.give_back)
+            trio.lowlevel.spawn_system_task(self._give_back_later)
         self._leases.add(file.lease)
         return self._find(blob, chunk)  # what was ready before the lease may be gone
 

@@ -19,7 +19,12 @@ LAST_WINDOW = 16 << 20
 """Bytes; a few requests of a few MiB under way fill a link of 10 Gbit/s at 10 ms."""
 
 SLACK = 2 << 20
-"""Bytes by which a read may come out of order: the kernel has up to two reads ahead under way."""
+"""Bytes by which a stream's read may come out of order: the kernel has up to two reads ahead under
+way."""
+
+NEAR = 128 << 10
+"""Bytes by which the second read of a stream may: less, or random readers of a large file, as a
+decoded blob is one for EROFS, would be taken for streams."""
 
 FILES = 1024
 """Files whose streams are remembered; the one read longest ago is forgotten first."""
@@ -37,7 +42,8 @@ class _Stream:
     window: int = 0
 
     def takes(self, start: int) -> bool:
-        return self.next - SLACK <= start <= max(self.next, self.asked)
+        slack = SLACK if self.window else NEAR
+        return self.next - slack <= start <= max(self.next, self.asked)
 
     def advance(self, stop: int, size: int) -> tuple[int, int] | None:
         """Move behind *stop* in a file of *size* bytes; return what to fetch ahead."""

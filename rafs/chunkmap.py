@@ -14,7 +14,7 @@ import itertools
 import operator
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import overload
@@ -29,6 +29,9 @@ from .v6_tables import BlobEntry
 _RECORD = tables.CHUNK.size
 _REMEMBERED = 256
 """Chunks kept ready-made: a reader asks for the same one several times in a row."""
+
+_QUICK = 1 << 20
+"""Rows up to which a sorted table's keys are kept, at 8 bytes each: to search them is quick."""
 
 _OFFSET_BITS = 44
 _INDEX_BITS = 32
@@ -104,13 +107,17 @@ class ChunkTable:
 
     def within(self, blob_index: int, start: int, stop: int) -> Iterator[Chunk]:
         """Yield a blob's chunks that have a part in ``[start, stop)``, in decoded order."""
-        self._by_offset.settle()
-        for row in self._by_offset.rows_from(_offset_key(blob_index, start)):
-            blob, begin, end = self.place(row)
-            if blob > blob_index or (blob == blob_index and begin >= stop):
+        order = self._by_offset
+        if not order.settled:
+            order.settle()
+        first, last = _offset_key(blob_index, 0), _offset_key(blob_index, stop)
+        for key, row in order.from_below(_offset_key(blob_index, start)):
+            if key >= last:
                 return
-            if blob == blob_index and end > start:
-                yield self.chunk(row)
+            if key >= first:
+                chunk = self.chunk(row)
+                if chunk.stop > start:
+                    yield chunk
 
     def attached(self, blob_index: int) -> bool:
         """Say whether a blob's places were told."""
@@ -140,7 +147,8 @@ class ChunkTable:
 
     def _offset_keys(self) -> Iterator[int]:
         for blob, offset in tables.CHUNK_OFFSETS.iter_unpack(self._records()):
-            yield _offset_key(blob, offset)
+            plain = blob <= _MAX_BLOB and offset < _MAX_OFFSET
+            yield blob << _OFFSET_BITS | offset if plain else _offset_key(blob, offset)
 
     def _records(self) -> memoryview:
         return memoryview(self._buffer)[self._start : self._start + self.count * _RECORD]
@@ -264,14 +272,17 @@ class _Order:
     def settle(self) -> bool:
         """Make sure that rows are sorted; say whether answers may be others now.
 
-        Takes memory only where the table is not sorted itself.
+        Takes memory only where the table is not sorted itself, or is small.
         """
         if self.settled:
             return False
         self.settled = True
-        if all(itertools.starmap(operator.lt, itertools.pairwise(self._read()))):
+        if len(self._keys) > _QUICK and _ascending(self._read()):
             return False
         keys = array("Q", self._read())
+        if _ascending(keys):
+            self._keys = keys
+            return False
         self._rows = array("I", sorted(range(len(keys)), key=keys.__getitem__))
         self._keys = array("Q", sorted(keys))
         return True
@@ -286,15 +297,20 @@ class _Order:
         place = bisect_right(self._keys, key)
         return self._rows[place - 1] if place else None
 
-    def rows_from(self, key: int) -> Iterator[int]:
-        """Yield the rows from the greatest key on that is not above *key*, in the keys' order."""
-        first = max(0, bisect_right(self._keys, key) - 1)
-        for place in range(first, len(self._keys)):
-            yield self._rows[place]
+    def from_below(self, key: int) -> Iterator[tuple[int, int]]:
+        """Yield keys and rows from the greatest key on that is not above *key*."""
+        keys, rows = self._keys, self._rows
+        first = max(0, bisect_right(keys, key) - 1)
+        for place in range(first, len(keys)):
+            yield keys[place], rows[place]
 
     def between(self, start: int, stop: int) -> Sequence[int]:
         """Return the rows whose keys are in ``[start, stop)``, in the keys' order."""
         return self._rows[bisect_left(self._keys, start) : bisect_left(self._keys, stop)]
+
+
+def _ascending(keys: Iterable[int]) -> bool:
+    return all(itertools.starmap(operator.lt, itertools.pairwise(keys)))
 
 
 class _Keys(Sequence[int]):
