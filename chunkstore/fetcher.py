@@ -138,7 +138,7 @@ class Fetcher:
             if not self._wanted.demand(blob, chunk):
                 reader.late.add(key)
         self.demand.add(missing)
-        self._idle.unpark_all()
+        self._idle.unpark()  # one worker; it wakes the others if there is more than it takes
         try:
             await self._patiently(reader)
         except Unreachable as exc:
@@ -199,6 +199,8 @@ class Fetcher:
             if batch is None:
                 await self._idle.park()
             else:
+                if self._wanted.pending:
+                    self._idle.unpark_all()
                 await self._serve(*batch)
 
     async def _serve(self, blob: Blob, chunks: Sequence[Chunk]) -> None:

@@ -35,6 +35,7 @@ from chunkstore.originchunks import OriginChunks
 from chunkstore.readymap import READY
 from chunkstore.retrying import Retrying
 from chunkstore.stack import Counted, FirstOf
+from chunkstore.views import LENT
 from fixtures.blobs import MadeBlob, make_blob
 from fixtures.sources import (
     NOBODY,
@@ -609,7 +610,7 @@ class TestRoom:
         (file,) = cache.open_files()
         assert file.evict([3], 0) == 0
         assert data == MADE.data(3)
-        await trio.sleep(2 * LENT)
+        await trio.sleep(10 * LENT)
         assert file.evict([3], 0) > 0
         assert store.look([MADE.extent(3)]) is None
 
@@ -634,7 +635,7 @@ class TestRoom:
         filler = await started(nursery, cache, chunks_of(MADE), owner=Digest.of(b"filler"))
         await store.prepare([MADE.blob])
         await filler.read([MADE.extent(3)])
-        await trio.sleep(0.01)
+        await trio.sleep(10 * LENT)
         (file,) = cache.open_files()
         results: list[Buffer] = []
 
