@@ -64,7 +64,7 @@ def _gone(pid: int) -> bool:
 
 def _assert_nothing_left(made: Mount, *pids: int) -> None:
     assert not made.mounted
-    assert [path.name for path in made.state.iterdir()] == ["lock"]
+    until(lambda: [path.name for path in made.state.iterdir()] == ["lock"])
     until(lambda: all(_gone(pid) for pid in pids), SOON)
 
 
