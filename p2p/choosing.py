@@ -19,71 +19,17 @@ does not answer, the origin is asked after half a second for a reader, five othe
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 
 from . import messages, runs
+from .book import Book
+from .choice import AHEAD, BULK, READER, Ask, Choice, Patience
+from .hunger import Hunger
 from .link import Link, Request
 from .messages import Body, Description, Parent
 
-READER, AHEAD, BULK = 0, 1, 2
-"""Priorities, as on the wire."""
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """The child's settings: how many and how long."""
-
-    total: int = 5
-    """Requests open at once, at first and at least."""
-    total_most: int = 64
-    reader: float = 0.5
-    """Seconds without a word of the scheduler before a reader's piece comes from the origin."""
-    others: float = 5.0
-    gather: float = 2.0
-    """Seconds for which HELD is gathered."""
-    stall_first: float = 5.0
-    """Seconds without an answer that are too many where nothing is known of anybody."""
-    stall_least: float = 1.0
-    strikes: int = 3
-    rest: float = 10.0
-    """Seconds for which a host that failed is not asked."""
-    report: float = 10.0
-    need_first: float = 0.25
-    need_most: float = 8.0
-    quiet: float = 1.0
-    """Seconds without news after which a parent that has nothing is useless."""
-    looked_at: int = 128
-    """Pieces asked for ahead that are looked at each time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """A request to send."""
-
-    number: int
-    host: bytes
-    piece: int
-    priority: int
-
-
-@dataclass(slots=True)
-class Choice:
-    """What to do now."""
-
-    asks: list[Ask] = field(default_factory=list)
-    cancels: list[Ask] = field(default_factory=list)
-    """There may be an answer all the same; it is to be told like any other."""
-    origin: list[int] = field(default_factory=list)
-    """Pieces to read from the origin; told back by `fetched` or `unfetched`."""
-    complaints: list[tuple[bytes, int]] = field(default_factory=list)
-    connect: list[Parent] = field(default_factory=list)
-    """Hosts to have a session with and to FOLLOW; told back by `linked` or `unlinked`."""
-    leave: list[bytes] = field(default_factory=list)
-    """Hosts to UNFOLLOW: nothing is open there."""
-    control: list[Body] = field(default_factory=list)
-    """Messages to the scheduler."""
-    wake: float = float("inf")
+__all__ = ["AHEAD", "BULK", "READER", "Ask", "Choice", "Chooser", "Patience"]
 
 
 @dataclass(slots=True)
@@ -127,25 +73,22 @@ class Chooser:
         self._readers = 0
         self._ahead: dict[int, None] = {}
         """Pieces of priority AHEAD, in order."""
-        self._open: dict[int, Request] = {}
-        self._by_piece: dict[int, list[Request]] = {}
-        self._asked = 0
-        """Pieces with an open request that has not stalled, or being read from the origin."""
-        self._reading: dict[int, None] = {}
+        self._book = Book()
         self._grants: dict[int, float] = {}
         """Open ones and their ends."""
         self._granted = 0
+        self._hinted = 0
+        """Pieces that a hint named, until they are held: the scheduler waits to hear of them."""
         self._fresh = 0
         """Held, and the scheduler not told."""
         self._dropped = 0
         self._flush = float("inf")
-        self._number = 0
-        self._need = float("inf")
-        """When the scheduler may be told of useless parents again."""
-        self._back_off = self.patience.need_first
-        self._useless: dict[bytes, None] = {}
-        self._idle = float("inf")
-        """Since when there has been nothing to ask for while something is missing."""
+        self._hunger = Hunger(self.patience)
+        self._under_way = 0.0
+        """Bytes that are on their way where nothing waits, from all hosts."""
+        self._look = float("inf")
+        """When something of the hosts themselves is due: a rest ends, a session, a report."""
+        self._failed: dict[bytes, None] = {}
         self._choice = Choice()
 
     # What the reader, the cache and the origin tell
@@ -181,10 +124,10 @@ class Chooser:
 
     def holds(self, bits: int, now: float) -> None:
         """Note pieces that came another way: they were there, or another process got them."""
-        for piece in runs.numbers(bits & ~self.held & self._asked):
+        for piece in runs.numbers(bits & ~self.held & self._book.asked):
             self._cancel(piece)
         for piece in runs.numbers(bits & (self._granted | runs.of(self._demands))):
-            self._got(piece, now)
+            self._got(piece)
         self._gain(bits & ~self.held, now)
 
     def dropped(self, bits: int, now: float) -> None:
@@ -201,13 +144,13 @@ class Chooser:
 
     def fetched(self, piece: int, now: float) -> None:
         """Note that a piece came from the origin and is held."""
-        self._reading.pop(piece, None)
+        self._book.reading.pop(piece, None)
         self._arrive(piece, now)
 
     def unfetched(self, piece: int, reason: str, now: float) -> None:
         """Note that a piece could not be had from the origin."""
-        self._reading.pop(piece, None)
-        self._release(piece)
+        self._book.reading.pop(piece, None)
+        self._book.release(piece)
         self._return(piece, reason)
         self._recheck(piece, now, self.patience.reader)
 
@@ -250,7 +193,7 @@ class Chooser:
         elif isinstance(body, messages.Aside):
             link = self.links.get(body.host)
             if link is not None:
-                link.rests = max(link.rests, now + body.seconds)
+                self._rest(link, now, body.seconds)
                 self._give_up(link, now)
 
     # What parents tell
@@ -260,6 +203,7 @@ class Chooser:
         link = self.links.get(host)
         if link is not None:
             link.ready, link.have, link.news = True, link.extra, now
+            self._look = now
 
     def unlinked(self, host: bytes, now: float) -> None:
         """Note that the session with a host is gone, or could not be had."""
@@ -267,7 +211,7 @@ class Chooser:
         if link is None:
             return
         link.ready, link.have, link.dialled = False, 0, -1.0
-        link.rests = now + self.patience.rest
+        self._rest(link, now, self.patience.rest)
         self._give_up(link, now)
         for piece in runs.numbers(link.granted & self._granted):
             self._return(piece, "no session with the source")
@@ -275,31 +219,35 @@ class Chooser:
         for piece in runs.numbers(link.extra & ~link.granted):
             self._recheck(piece, now, 0.0)
         link.extra = link.granted = 0
-        self._useless[host] = None
-        self._need = min(self._need, now)
+        self._failed[host] = None
+        self._hunger.hurry(now)
 
     def have(self, host: bytes, body: messages.Have, now: float) -> None:
         """Take what a host has, or what changed of it."""
+        self.offered(host, self._decoded(body.add), self._decoded(body.drop), body.whole, now)
+
+    def offered(self, host: bytes, add: int, drop: int, whole: bool, now: float) -> None:
+        """Take the same as bitmaps."""
         link = self.links.get(host)
         if link is None:
             return
-        add = self._decoded(body.add)
-        if body.whole:
-            link.have = add
-        else:
-            link.have = (link.have | add) & ~self._decoded(body.drop)
+        link.have = add if whole else (link.have | add) & ~drop
         if add:
             link.news = now
 
     def arrived(self, number: int, size: int, now: float) -> None:
         """Note that a piece came, was verified, and is held."""
-        request = self._close(number)
+        request = self._book.close(number)
         if request is None:
             return
         link = request.link
-        link.pace.learn(request.sent, size, now)
+        pace = link.pace
+        self._under_way -= pace.under_way
+        pace.learn(request.sent, size, now)
+        self._under_way += pace.under_way
         link.strikes = 0
         link.served += 1
+        link.gave += 1
         link.size += size
         link.seconds += now - request.sent
         self._arrive(request.piece, now)
@@ -315,7 +263,7 @@ class Chooser:
         """Note that a host has no slot."""
         request = self._fail(number, now, keep=True)
         if request is not None:
-            request.link.rests = now + max(0.01, retry_after)
+            self._rest(request.link, now, max(0.01, retry_after))
 
     def failed(self, number: int, reason: str, now: float) -> None:
         """Note that a seed could not get it."""
@@ -331,29 +279,37 @@ class Chooser:
         link = request.link
         link.have &= ~(1 << request.piece)
         link.corrupt += 1
-        link.rests = now + self.patience.rest
+        self._rest(link, now, self.patience.rest)
         self._choice.complaints.append((link.parent.host, request.piece))
-        self._useless[link.parent.host] = None
-        self._need = min(self._need, now)
+        self._failed[link.parent.host] = None
+        self._hunger.hurry(now)
         self._report(link, now)
 
     # What to do
 
     def choose(self, now: float) -> Choice:
         """Return what is to be done; what is decided here counts as done."""
-        self._late(now)
-        for link in self.links.values():
-            self._dial(link, now)
-            if link.granted and link.ready:
-                self._collect(link, now)
+        if self._book.alarm <= now:
+            self._late(now)
+        if self._look <= now:
+            self._tend(now)
         if self._demands:
             self._serve(now)
         if self.bulk or self._ahead:
             self._fill(now)
-        self._tell(now)
+        if self._scheduled:
+            if self._flush <= now:
+                self._say_held()
+            if self._hunger.due <= now:
+                self._say_need(now)
         choice, self._choice = self._choice, Choice()
         choice.wake = self._wake(now)
         return choice
+
+    @property
+    def hungry(self) -> bool:
+        """Whether news of what others have would change what is asked for."""
+        return len(self._book.open) < self.patience.total or bool(self._demands)
 
     @property
     def complete(self) -> bool:
@@ -363,57 +319,45 @@ class Chooser:
     # Answers
 
     def _arrive(self, piece: int, now: float) -> None:
-        self._cancel(piece)
-        soon = bool((self._granted | self._hinted()) >> piece & 1)
-        self._got(piece, now)
-        self._gain(1 << piece, now)
-        if soon:
+        if piece in self._book.by_piece:
+            self._cancel(piece)
+        bit = 1 << piece
+        if (self._granted | self._hinted) & bit:
             self._flush = now
+            self._look = now
+            self._hinted &= ~bit
+        if self._granted & bit or self._demands:
+            self._got(piece)
+        self._gain(bit, now)
 
-    def _got(self, piece: int, now: float) -> None:
+    def _got(self, piece: int) -> None:
         """Forget what was in train for a piece."""
         self._forget(piece)
         if self._granted >> piece & 1:
             self._granted &= ~(1 << piece)
             self._grants.pop(piece, None)
-            self._flush = now
 
     def _gain(self, bits: int, now: float) -> None:
-        if bits:
-            self.held |= bits
-            self._asked &= ~bits
-            self._fresh |= bits
-            self._dropped &= ~bits
-            self._flush = min(self._flush, now + self.patience.gather)
-            if self.held == self.full:
-                self._flush = now
+        if not bits:
+            return
+        self.held |= bits
+        self._book.asked &= ~bits
+        self._fresh |= bits
+        self._dropped &= ~bits
+        if self.held == self.full:
+            self._flush = now
+            self._look = now
+        elif self._flush > now + self.patience.gather:
+            self._flush = now + self.patience.gather
 
     def _forget(self, piece: int) -> _Demand | None:
         self._readers &= ~(1 << piece)
         self._ahead.pop(piece, None)
         return self._demands.pop(piece, None)
 
-    def _close(self, number: int) -> Request | None:
-        """Take an open request out of the books."""
-        request = self._open.pop(number, None)
-        if request is None:
-            return None
-        del request.link.open[number]
-        others = self._by_piece[request.piece]
-        others.remove(request)
-        if not others:
-            del self._by_piece[request.piece]
-            self._release(request.piece)
-        return request
-
-    def _release(self, piece: int) -> None:
-        """Let a piece be asked for again, unless it is being got."""
-        if piece not in self._by_piece and piece not in self._reading:
-            self._asked &= ~(1 << piece)
-
     def _fail(self, number: int, now: float, keep: bool = False) -> Request | None:
         """Close a request that came to nothing; a grant is returned unless it is to be kept."""
-        request = self._close(number)
+        request = self._book.close(number)
         if request is None:
             return None
         link, bit = request.link, 1 << request.piece
@@ -423,6 +367,7 @@ class Chooser:
             self._return(request.piece, "failed")
         if not keep:
             self._recheck(request.piece, now, 0.0)
+        self._look = now
         return request
 
     def _return(self, piece: int, reason: str) -> None:
@@ -433,8 +378,8 @@ class Chooser:
 
     def _cancel(self, piece: int) -> None:
         """Take back every open request of a piece."""
-        for request in list(self._by_piece.get(piece, ())):
-            self._close(request.number)
+        for request in self._book.of(piece):
+            self._book.close(request.number)
             self._choice.cancels.append(_ask(request))
 
     def _give_up(self, link: Link, now: float) -> None:
@@ -443,18 +388,20 @@ class Chooser:
             self._fail(request.number, now)
             self._choice.cancels.append(_ask(request))
 
+    def _rest(self, link: Link, now: float, seconds: float) -> None:
+        """Do not ask a host for a while."""
+        link.rests = max(link.rests, now + seconds)
+        self._look = now
+
     # The scheduler's words
 
     def _parents(self, parents: Iterable[Parent], now: float) -> None:
         given = {parent.host: parent for parent in parents}
-        for host, link in list(self.links.items()):
+        for host, link in self.links.items():
             link.regular = host in given
-            if link.regular:
-                link.parent = given[host]
         for parent in given.values():
             self._link(parent, now).regular = True
-        if len(given) < len([link for link in self.links.values() if link.regular]):
-            self._need = min(self._need, now + self._back_off)
+        self._look = now
 
     def _link(self, parent: Parent, now: float) -> Link:
         link = self.links.get(parent.host)
@@ -474,22 +421,24 @@ class Chooser:
             self._grants[piece] = now + body.lasts
             self._answered(piece, now + body.lasts)
         if body.source is None:
-            for piece in runs.numbers(bits & ~self._asked):
+            for piece in runs.numbers(bits & ~self._book.asked):
                 self._read(piece)
-        else:
+        elif bits:
             link = self._link(body.source, now)
             link.granted |= bits
             link.extra |= bits
-            link.rests = min(link.rests, now)
             link.have |= bits
+        self._look = now
 
     def _hint(self, body: messages.Hint, now: float) -> None:
         bits = self._decoded(body.pieces) & ~self.held
         link = self._link(body.parent, now)
         link.extra |= bits
         link.have |= bits
+        self._hinted |= bits
         for piece in runs.numbers(bits):
             self._answered(piece, now + self._stall(link))
+        self._look = now
 
     def _answered(self, piece: int, check: float) -> None:
         demand = self._demands.get(piece)
@@ -505,51 +454,42 @@ class Chooser:
     def _decoded(self, pieces: list[int]) -> int:
         return runs.decode(pieces, self.description.pieces)
 
-    def _hinted(self) -> int:
-        bits = 0
-        for link in self.links.values():
-            bits |= link.extra
-        return bits
+    # Hosts
 
-    # Asking
+    def _tend(self, now: float) -> None:
+        """See to the sessions: who is to be dialled, left, asked for a grant, told of."""
+        self._look = now + self.patience.linger
+        self._under_way = 0.0
+        for host, link in list(self.links.items()):
+            self._under_way += link.pace.under_way
+            if now < link.rests < self._look:
+                self._look = link.rests
+            if link.regular or link.extra & ~self.held:
+                if link.dialled < 0 and link.rests <= now:
+                    link.dialled = now
+                    self._choice.connect.append(link.parent)
+                if link.granted and link.ready and link.rests <= now:
+                    self._collect(link, now)
+                if link.served and now - link.reported >= self.patience.report:
+                    self._report(link, now)
+            elif not link.open:
+                self._part(host, link, now)
 
-    def _dial(self, link: Link, now: float) -> None:
-        """Have a session with a host that is of use, and none with one that is not."""
-        wanted = link.regular or link.extra & ~self.held
-        if wanted and link.dialled < 0 and link.rests <= now:
-            link.dialled = now
-            self._choice.connect.append(link.parent)
-        elif not wanted and not link.open and link.dialled >= 0 and now - link.news > 5.0:
-            self._report(link, now)
-            self._choice.leave.append(link.parent.host)
-            link.ready, link.dialled, link.have = False, -1.0, 0
+    def _part(self, host: bytes, link: Link, now: float) -> None:
+        """Leave a host that has been of no use for a while, then forget it."""
+        if link.dialled >= 0:
+            if now - max(link.news, link.dialled) >= self.patience.linger:
+                self._report(link, now)
+                self._choice.leave.append(host)
+                link.ready, link.dialled, link.have = False, -1.0, 0
+        elif link.rests <= now:
+            del self.links[host]
 
     def _collect(self, link: Link, now: float) -> None:
         """Ask a source for what was granted from it."""
-        if link.rests > now:
-            return
-        for piece in runs.numbers(link.granted & self._granted & ~self._asked):
+        for piece in runs.numbers(link.granted & self._granted & ~self._book.asked):
             demand = self._demands.get(piece)
             self._ask(link, piece, demand.priority if demand else BULK, now)
-
-    def _ask(
-        self, link: Link, piece: int, priority: int, now: float, doubled: bool = False
-    ) -> None:
-        self._number += 1
-        late = link.pace.late or self._usual() * 2
-        request = Request(
-            self._number, link, piece, priority, now, now + late, now + self._stall(link), doubled
-        )
-        self._open[request.number] = link.open[request.number] = request
-        self._by_piece.setdefault(piece, []).append(request)
-        self._asked |= 1 << piece
-        self._choice.asks.append(_ask(request))
-
-    def _read(self, piece: int) -> None:
-        """Take a piece from the origin."""
-        self._reading[piece] = None
-        self._asked |= 1 << piece
-        self._choice.origin.append(piece)
 
     def _usual(self) -> float:
         """Return the mean latency of those that are known."""
@@ -565,9 +505,6 @@ class Chooser:
             return self.patience.stall_first
         return max(self.patience.stall_least, 4 * late)
 
-    def _room(self, link: Link, now: float) -> bool:
-        return link.ready and link.rests <= now and len(link.open) < link.pace.open(self._size)
-
     def _best(self, piece: int, now: float, but: Iterable[Link] = ()) -> Link | None:
         """Return the host that will answer first, of those that have a piece."""
         best, least = None, float("inf")
@@ -579,19 +516,34 @@ class Chooser:
                 best, least = link, expected
         return best
 
+    # Asking
+
+    def _ask(
+        self, link: Link, piece: int, priority: int, now: float, doubled: bool = False
+    ) -> None:
+        request = self._book.add(link, piece, priority, now)
+        request.doubled = doubled
+        late = link.pace.late
+        if late:
+            self._book.watch(request, now + late, now + max(self.patience.stall_least, 4 * late))
+        else:
+            self._book.watch(request, now + 2 * self._usual(), now + self._stall(link))
+        self._choice.asks.append(Ask(request.number, link.parent.host, piece, priority))
+
+    def _read(self, piece: int) -> None:
+        """Take a piece from the origin."""
+        self._book.read(piece)
+        self._choice.origin.append(piece)
+
     def _serve(self, now: float) -> None:
         """See to what readers wait for."""
-        bits = self._readers & ~self._asked
-        if not bits:
-            return
+        bits = self._readers & ~self._book.asked
         wanted = 0
-        for piece, demand in self._demands.items():
-            if not bits >> piece & 1:
-                continue
+        for piece in runs.numbers(bits):
             link = self._best(piece, now) if self.known >> piece & 1 else None
             if link is not None:
                 self._ask(link, piece, READER, now)
-            elif self._missed(piece, demand, now):
+            elif self._missed(piece, self._demands[piece], now):
                 wanted |= 1 << piece
         self._say_want(wanted, True)
 
@@ -612,7 +564,8 @@ class Chooser:
                 self._read(piece)
                 return False
             demand.answered, demand.check = False, now + patience
-            self._useless.update(dict.fromkeys(self._failing(piece)))
+            self._failed.update(dict.fromkeys(self._failing(piece)))
+            self._hunger.hurry(now)
             return True
         return False
 
@@ -629,62 +582,55 @@ class Chooser:
 
     def _fill(self, now: float) -> None:
         """Ask for pieces ahead and in bulk, as far as the windows go."""
-        room = self._total() - len(self._open)
-        if room <= 0:
-            return
-        if self._ahead:
+        room = int(self._under_way / self._size + 2.5)
+        room = max(self.patience.total, min(self.patience.total_most, room))
+        room -= len(self._book.open)
+        if room > 0 and self._ahead:
             room = self._prepare(room, now)
-        if not self.bulk or room <= 0:
+        if not self.bulk:
             return
-        missing = self.full & ~(self.held | self._asked | self._granted) & self.known
-        able = []
-        once = twice = 0
-        for link in self.links.values():
-            if not link.ready or link.rests > now:
-                continue
-            has = missing & link.can
-            if has:
-                able.append(link)
-                twice |= once & has
-                once |= has
-        rare = once & ~twice
-        while room > 0 and once:
-            chosen = self._roomiest(able, once, now)
-            if chosen is None:
-                return
-            has = once & chosen.can
-            piece = self._pick(has & rare or has)
-            once &= ~(1 << piece)
-            self._ask(chosen, piece, BULK, now)
-            room -= 1
+        if room > 0:
+            room = self._spread(room, now)
         if room > 0:
             self._starve(now)
         else:
-            self._idle = float("inf")
+            self._hunger.feed(now)
 
-    def _roomiest(self, able: list[Link], bits: int, now: float) -> Link | None:
-        best, least = None, float("inf")
-        for link in able:
-            if bits & link.can and self._room(link, now):
-                expected = (len(link.open) + 1) * (link.pace.mean or 1e-3)
-                if expected < least:
-                    best, least = link, expected
-        return best
+    def _spread(self, room: int, now: float) -> int:
+        """Ask for pieces in bulk, rarest first; return how much room is left."""
+        missing = self.full & ~(self.held | self._book.asked | self._granted) & self.known
+        able: list[tuple[Link, int]] = []
+        once = twice = 0
+        for link in self.links.values():
+            if link.ready and link.rests <= now:
+                has = missing & (link.have if link.regular else link.have & link.extra)
+                if has:
+                    able.append((link, has))
+                    twice |= once & has
+                    once |= has
+        rare = once & ~twice
+        while room > 0 and able:
+            best, pieces, least = None, 0, float("inf")
+            for link, has in able:
+                count = len(link.open)
+                expected = (count + 1) * (link.pace.mean or 1e-3)
+                if expected < least and has & once and count < link.pace.window(self._size):
+                    best, pieces, least = link, has & once, expected
+            if best is None:
+                break
+            piece = self._pick(pieces & rare or pieces)
+            once &= ~(1 << piece)
+            self._ask(best, piece, BULK, now)
+            room -= 1
+        return room
 
     def _pick(self, bits: int) -> int:
         """Return one of the numbers of a bitmap at random; those after gaps are likelier."""
-        size = bits.bit_length()
-        start = int(self._random.random() * size)
+        start = int(self._random.random() * bits.bit_length())
         later = bits >> start
-        return start + runs.first(later) if later else runs.first(bits)
-
-    def _total(self) -> int:
-        """Return how many requests may be open at once."""
-        under_way = 0.0
-        for link in self.links.values():
-            under_way += link.pace.rate * link.pace.quickest
-        wanted = int(under_way / self._size + 2.5)
-        return max(self.patience.total, min(self.patience.total_most, wanted))
+        if later:
+            return start + (later & -later).bit_length() - 1
+        return (bits & -bits).bit_length() - 1
 
     def _prepare(self, room: int, now: float) -> int:
         """Ask for pieces ahead of readers, in order; return how much room is left."""
@@ -693,87 +639,73 @@ class Chooser:
         for piece in self._ahead:
             if room <= 0 or looked >= self.patience.looked_at:
                 break
-            if self._asked >> piece & 1 or self._granted >> piece & 1:
+            if (self._book.asked | self._granted) >> piece & 1:
                 continue
             looked += 1
             link = self._best(piece, now) if self.known >> piece & 1 else None
-            if link is not None:
-                if self._room(link, now):
-                    self._ask(link, piece, AHEAD, now)
-                    room -= 1
-            elif self._missed(piece, self._demands[piece], now):
-                wanted |= 1 << piece
+            if link is None:
+                wanted |= self._missed(piece, self._demands[piece], now) << piece
+            elif len(link.open) < link.pace.window(self._size):
+                self._ask(link, piece, AHEAD, now)
+                room -= 1
         self._say_want(wanted, False)
         return room
 
     # What does not come
 
     def _starve(self, now: float) -> None:
-        """There is room and nothing to ask for."""
+        """Note that there is room and nothing to ask for."""
         missing = self.full & ~self.held
         if not missing:
             return
-        if self._idle > now:
-            self._idle = now
-            self._need = min(self._need, now + self._back_off)
-        if missing & ~self._asked == 0:
-            self._double(now)
-
-    def _double(self, now: float) -> None:
-        """Ask a second host for what is late."""
-        for request in list(self._open.values()):
+        if missing & ~self._book.asked:
+            self._hunger.starve(now)
+            return
+        for request in list(self._book.open.values()):
             if not request.doubled and now >= request.late:
                 self._second(request, now)
 
-    def _second(self, request: Request, now: float) -> bool:
-        others = [each.link for each in self._by_piece[request.piece]]
+    def _second(self, request: Request, now: float) -> None:
+        """Ask a second host for what is late."""
+        others = [each.link for each in self._book.of(request.piece)]
         link = self._best(request.piece, now, others)
-        if link is None:
-            return False
-        request.doubled = True
-        self._ask(link, request.piece, request.priority, now, doubled=True)
-        return True
+        if link is not None:
+            request.doubled = True
+            self._ask(link, request.piece, request.priority, now, doubled=True)
 
     def _late(self, now: float) -> None:
         """Ask elsewhere for readers' pieces that are late; give up what stalled."""
-        for request in list(self._open.values()):
+        for request in self._book.due(now):
             if now >= request.stalled:
                 self._stalled(request, now)
             elif request.priority == READER and not request.doubled and now >= request.late:
                 self._second(request, now)
+
+    def _expire(self, now: float) -> None:
+        """Forget grants that came to nothing; the scheduler has given them to somebody else."""
         for piece, until in list(self._grants.items()):
-            if now >= until and piece not in self._reading:
+            if now >= until and not self._book.asked >> piece & 1:
                 self._granted &= ~(1 << piece)
                 del self._grants[piece]
                 self._recheck(piece, now, 0.0)
 
     def _stalled(self, request: Request, now: float) -> None:
         link = request.link
-        self._close(request.number)
+        if self._book.close(request.number) is None:
+            return
         self._choice.cancels.append(_ask(request))
         link.timeouts += 1
         link.strikes += 1
         link.have &= ~(1 << request.piece)
         self._recheck(request.piece, now, 0.0)
         if link.strikes >= self.patience.strikes or not link.pace.mean:
-            link.rests = now + self.patience.rest
-            self._useless[link.parent.host] = None
-            self._need = min(self._need, now)
+            self._rest(link, now, self.patience.rest)
+            self._failed[link.parent.host] = None
+            self._hunger.hurry(now)
             self._give_up(link, now)
         self._report(link, now)
 
     # Telling the scheduler
-
-    def _tell(self, now: float) -> None:
-        if not self._scheduled:
-            return
-        if self._flush <= now:
-            self._say_held()
-        if self._need <= now:
-            self._say_need(now)
-        for link in self.links.values():
-            if link.served and now - link.reported >= self.patience.report:
-                self._report(link, now)
 
     def _say_held(self) -> None:
         self._flush = float("inf")
@@ -781,38 +713,41 @@ class Chooser:
             return
         drops = list(runs.parts(self._dropped))
         for index, part in enumerate(runs.parts(self._fresh)):
-            drop = drops.pop(0) if index == 0 and len(part) + len(drops[0]) <= 8192 else []
+            both = index == 0 and len(part) + len(drops[0]) <= runs.MOST_PER_MESSAGE
+            drop = drops.pop(0) if both else []
             self._choice.control.append(messages.Held(self.handle, part, drop))
         for drop in drops:
             self._choice.control.append(messages.Held(self.handle, [], drop))
         self._fresh = self._dropped = 0
 
     def _say_need(self, now: float) -> None:
-        """Tell of places that are empty and of parents that are no use, with back-off."""
-        self._need = float("inf")
+        """Tell of hosts that failed, and give up a parent where there was too little to ask for."""
+        wait = self._hunger.wait
+        starving = self._hunger.judge(now)
         missing = self.full & ~self.held
-        if not missing:
-            return
-        useless = dict.fromkeys(self._useless)
-        self._useless.clear()
-        starving = self._idle <= now
-        if starving:
-            for host, link in self.links.items():
-                quiet = now - max(link.news, link.dialled) > self.patience.quiet
-                if link.regular and quiet and not link.can & missing:
-                    useless[host] = None
-        if useless:
-            for host in useless:
+        failed = list(self._failed)[:64]
+        self._failed.clear()
+        self._expire(now)
+        useless = self._least(missing, now, wait) if starving and missing else []
+        if useless or failed or (starving and missing):
+            for host in useless + failed:
                 if host in self.links:
                     self.links[host].regular = False
-            self._choice.control.append(messages.Need(self.handle, list(useless)[:64]))
-        if starving:
-            if now - self._idle >= self.patience.quiet and not self._open:
-                self._say_want(runs.lowest(missing & ~self._granted, 64), False)
-            self._back_off = min(self.patience.need_most, 2 * self._back_off)
-            self._need = now + self._back_off
-        else:
-            self._back_off = self.patience.need_first
+            self._look = now
+            self._choice.control.append(messages.Need(self.handle, useless, failed))
+        if starving and now - self._hunger.since >= self.patience.quiet and not self._book.open:
+            self._say_want(runs.lowest(missing & ~self._granted, 64), False)
+        for link in self.links.values():
+            link.gave = 0
+
+    def _least(self, missing: int, now: float, wait: float) -> list[bytes]:
+        """Return the parent that gave least, of those with nothing to give now."""
+        old = [
+            link
+            for link in self.links.values()
+            if link.regular and not link.can & missing and 0 <= link.dialled < now - wait
+        ]
+        return [min(old, key=lambda link: link.gave).parent.host] if old else []
 
     def _report(self, link: Link, now: float) -> None:
         report = link.report(self.handle, now)
@@ -821,20 +756,13 @@ class Chooser:
 
     def _wake(self, now: float) -> float:
         """Return when to look again if nothing is told before."""
-        wake = min(self._flush, self._need) if self._scheduled else float("inf")
-        for request in self._open.values():
-            wake = min(wake, request.stalled)
-            if not request.doubled and now < request.late < wake:
-                wake = request.late
-        for demand in self._demands.values():
-            if now < demand.check < wake:
-                wake = demand.check
-        for until in self._grants.values():
-            if now < until < wake:
-                wake = until
-        for link in self.links.values():
-            if now < link.rests < wake:
-                wake = link.rests
+        wake = min(self._book.alarm, self._look)
+        if self._scheduled:
+            wake = min(wake, self._flush, self._hunger.due)
+        if self._demands:
+            for demand in self._demands.values():
+                if now < demand.check < wake:
+                    wake = demand.check
         return wake
 
 

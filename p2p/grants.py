@@ -17,15 +17,13 @@ from dataclasses import dataclass, field
 from sortedcontainers import SortedList
 
 from . import runs
+from .least import Least
 
-WINDOW_FIRST, WINDOW_LEAST, WINDOW_MOST = 5, 4, 128
-QUEUED_LEAST, QUEUED_MOST = 2.0, 4.0
+WINDOW_FIRST, WINDOW_LEAST, WINDOW_MOST = 8, 6, 128
+QUEUED_LEAST, QUEUED_MOST = 3.0, 6.0
 
 LASTS_FIRST, LASTS_LEAST, LASTS_MOST = 5.0, 1.0, 30.0
 """Seconds."""
-
-_FORGET = 1.01
-"""By this the fastest time seen grows with each grant that closes: links change."""
 
 
 @dataclass(slots=True, eq=False)
@@ -46,18 +44,18 @@ class Window:
 
     size: float = WINDOW_FIRST
     used: int = 0
-    fastest: float = 0.0
-    """Seconds; 0: none has closed yet."""
+    fastest: Least = field(default_factory=Least)
+    """Seconds."""
 
     @property
     def room(self) -> bool:
         """Whether another may be given."""
         return self.used < int(self.size)
 
-    def learn(self, seconds: float) -> None:
+    def learn(self, seconds: float, now: float) -> None:
         """Adapt to a grant that took *seconds*, with *used* open at its end, itself included."""
-        self.fastest = min(self.fastest * _FORGET, seconds) if self.fastest else seconds
-        queued = self.used * (1 - self.fastest / max(seconds, 1e-9))
+        self.fastest.learn(seconds, now)
+        queued = self.used * (1 - self.fastest.value / max(seconds, 1e-9))
         if queued < QUEUED_LEAST and self.used >= int(self.size):
             self.size = min(WINDOW_MOST, self.size + 1 / self.size)
         elif queued > QUEUED_MOST:
@@ -115,7 +113,7 @@ class Grants:
         for piece in runs.numbers(mine & bits):
             grant = self.open[piece]
             self._learn(now - grant.since)
-            self.window(grant.source).learn(now - grant.since)
+            self.window(grant.source).learn(now - grant.since, now)
             self._tries.pop(piece, None)
             self._close(grant)
         for piece in runs.numbers(mine & ~bits):

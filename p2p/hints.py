@@ -55,7 +55,7 @@ class Hints:
         peer.orphans &= ~bits
 
     def search(self, peer: Peer, bits: int, now: float) -> None:
-        """Send a peer to holders of what it wants; what only useless hosts hold is an orphan."""
+        """Send a peer to holders of what it wants; where all of them failed it, it is an orphan."""
         task = peer.task
         for piece in runs.numbers(bits & task.counted()):
             holder = self.holder(peer, piece, now)
@@ -123,5 +123,5 @@ class Hints:
         return (
             holder is not peer
             and holder.shares
-            and peer.useless.get(holder.host.id, float("-inf")) <= now
+            and peer.failed.get(holder.host.id, float("-inf")) <= now
         )

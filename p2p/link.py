@@ -17,9 +17,9 @@ class Request:
     piece: int
     priority: int
     sent: float
-    late: float
+    late: float = 0.0
     """When a second one may be worth it."""
-    stalled: float
+    stalled: float = 0.0
     """When it counts as one that will not be answered."""
     doubled: bool = False
     """There is a second one, or it is the second."""
@@ -49,6 +49,8 @@ class Link:
     pace: Pace = field(default_factory=Pace)
     strikes: int = 0
     """Requests that stalled since it last answered one."""
+    gave: int = 0
+    """Pieces since the parents were last judged."""
     served: int = 0
     size: int = 0
     seconds: float = 0.0

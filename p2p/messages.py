@@ -197,6 +197,9 @@ class Need(Body, frozen=True):
 
     handle: Handle
     useless: Annotated[list[HostId], Meta(max_length=64)] = []
+    """Parents to be replaced: they have nothing that the child lacks."""
+    failed: Annotated[list[HostId], Meta(max_length=64)] = []
+    """Hosts that did not answer, or wrongly: what they hold is no copy for this child."""
 
 
 class Publish(Body, frozen=True):

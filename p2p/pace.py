@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from .least import Least
+
 KEPT = 32
 """Latencies kept for the 95th percentile."""
 FIRST = 0.05
@@ -13,9 +15,6 @@ LATE_LEAST = 0.01
 OPEN_LEAST, OPEN_MOST = 2, 32
 """Requests open per parent."""
 
-_FORGET = 1.005
-"""By this the quickest answer grows with each one that comes: routes change."""
-
 
 @dataclass(slots=True)
 class Pace:
@@ -23,9 +22,12 @@ class Pace:
 
     mean: float = 0.0
     """Seconds from request to answer, smoothed; 0: nothing is known."""
-    quickest: float = 0.0
+    quickest: Least = field(default_factory=Least)
+    """Seconds."""
     rate: float = 0.0
     """Bytes per second while something was open, smoothed."""
+    under_way: float = 0.0
+    """Bytes that are on their way where nothing waits: rate times the quickest answer."""
     _last: float = 0.0
     """When the last answer came."""
     _kept: list[float] = field(default_factory=list)
@@ -37,14 +39,15 @@ class Pace:
         latency = now - sent
         spent = max(1e-6, now - max(sent, self._last))
         self._last = now
+        self.quickest.learn(latency, now)
         if not self._kept:
-            self.mean = self.quickest = latency
+            self.mean = latency
             self.rate = size / spent
         else:
             self.mean += (latency - self.mean) * 0.125
-            self.quickest = min(self.quickest * _FORGET, latency)
             # smoothed as time per byte: a burst that waited in a buffer is no rate
             self.rate = 1 / (0.875 / self.rate + 0.125 * spent / size) if size else self.rate
+        self.under_way = self.rate * self.quickest.value
         if len(self._kept) < KEPT:
             self._kept.append(latency)
         else:
@@ -60,10 +63,6 @@ class Pace:
         """Return the seconds after which an answer is late: the 95th percentile; 0: unknown."""
         return max(LATE_LEAST, self._p95) if self._kept else 0.0
 
-    def pipe(self, size: int) -> float:
-        """Return how many pieces of *size* are under way where nothing waits."""
-        return self.rate * self.quickest / size
-
-    def open(self, size: int) -> int:
-        """Return how many requests to have open: one more than are under way."""
-        return max(OPEN_LEAST, min(OPEN_MOST, int(self.rate * self.quickest / size + 1.5)))
+    def window(self, size: int) -> int:
+        """Return how many requests for *size* bytes to have open: one more than are under way."""
+        return max(OPEN_LEAST, min(OPEN_MOST, int(self.under_way / size + 1.5)))

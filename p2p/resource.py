@@ -158,7 +158,9 @@ class Peer:
     urgent: int = 0
     """Those of them that a reader waits for."""
     useless: dict[bytes, float] = field(default_factory=dict)
-    """Hosts that had nothing for it or failed it, and until when they are not given to it again."""
+    """Hosts that had nothing for it, and until when they are not its parents again."""
+    failed: dict[bytes, float] = field(default_factory=dict)
+    """Hosts that did not answer it, and until when it is not sent to them."""
     orphans: int = 0
     """Those of them that only such hosts hold: as good as not held."""
     granted: int = 0
@@ -210,6 +212,8 @@ class Task:
     """Who has wants that no window had room for."""
     rotation: deque[Peer] = field(default_factory=deque)
     """Who takes all of it and has not got it yet: grants go round."""
+    young: dict[Peer, int] = field(default_factory=dict)
+    """Who came a moment ago, and among how many peers its parents were drawn."""
     short: dict[Peer, None] = field(default_factory=dict)
     """Who has an empty parent's place."""
     failing: dict[bytes, tuple[float, float]] = field(default_factory=dict)

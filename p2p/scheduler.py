@@ -31,10 +31,12 @@ from .sources import Sources
 Action = tuple[bytes, Body]
 """A host and what it is to be sent."""
 
-TICK = 0.25
+TICK = 0.1
 """Seconds between ticks while something ends by time."""
 USELESS_FOR = 5.0
 """Seconds for which a useless parent is not given to the same child again."""
+YOUNG_HOLDS = 8
+"""Pieces; who holds more has made use of its parents."""
 TASKS_PER_HOST = 1024
 WAIT_LEAST = 1.0
 
@@ -238,6 +240,7 @@ class Scheduler:
         self._gain(peer, have, now)
         if host.kind != "seed":
             self._fill(peer, now)
+            task.young[peer] = len(task.peers)
         for other in list(task.short)[: self.settings.limits.filter_parents]:
             self._fill(other, now)
         self._allocation.allot(task, now)
@@ -276,6 +279,7 @@ class Scheduler:
         task.remove(peer)
         task.blocked.pop(peer, None)
         task.short.pop(peer, None)
+        task.young.pop(peer, None)
         if peer in task.rotation:
             task.rotation.remove(peer)
         for parent in list(peer.parents):
@@ -393,7 +397,8 @@ class Scheduler:
             parent.rate += (rate - parent.rate) / 4 if parent.rate else rate
         if body.corrupt:
             self._isolate(body.parent, self.isolation.corrupt(body.parent, peer.host.id, now), now)
-            self._reject(peer, body.parent, now)
+            if self._reject(peer, body.parent, peer.failed, now):
+                self._fill(peer, now, changed=True)
         if body.timeouts:
             sentence = self.isolation.late(body.parent, peer.host.id, body.timeouts, now)
             self._isolate(body.parent, sentence, now)
@@ -401,21 +406,23 @@ class Scheduler:
             self.isolation.served(body.parent, peer.host.id)
 
     def _need(self, peer: Peer, body: messages.Need, now: float) -> None:
-        for useless in body.useless:
-            self._reject(peer, useless, now, fill=False)
-        self._fill(peer, now, changed=bool(body.useless))
+        changed = False
+        for host in body.useless:
+            changed |= self._reject(peer, host, peer.useless, now)
+        for host in body.failed:
+            changed |= self._reject(peer, host, peer.failed, now)
+        self._fill(peer, now, changed)
         if peer.wanted:
             self._hints.search(peer, peer.wanted, now)
             self._allocation.serve(peer, now)
 
-    def _reject(self, peer: Peer, host: bytes, now: float, fill: bool = True) -> None:
-        """Keep a host from a peer for a while, and take it from its parents."""
-        if len(peer.useless) > 2 * self.settings.limits.filter_parents:
-            peer.useless = {each: t for each, t in peer.useless.items() if t > now}
-        peer.useless[host] = now + USELESS_FOR
-        changed = assignment.remove(peer, host)
-        if fill and changed:
-            self._fill(peer, now, changed=True)
+    def _reject(self, peer: Peer, host: bytes, until: dict[bytes, float], now: float) -> bool:
+        """Keep a host from a peer for a while; return whether it was a parent."""
+        if len(until) > 2 * self.settings.limits.filter_parents:
+            for old in [each for each, end in until.items() if end <= now]:
+                del until[old]
+        until[host] = now + USELESS_FOR
+        return assignment.remove(peer, host)
 
     def _fill(self, peer: Peer, now: float, changed: bool = False) -> None:
         """Fill the empty places among a peer's parents; tell it when something is other."""
@@ -427,7 +434,7 @@ class Scheduler:
             found = [
                 host
                 for host in assignment.candidates(peer, seeds, limits, self.random)
-                if peer.useless.get(host.id, now) <= now
+                if max(peer.useless.get(host.id, now), peer.failed.get(host.id, now)) <= now
             ]
             changed |= assignment.fill(peer, found, self.settings.evaluator, limits, task.by_host)
         if len(peer.parents) < limits.candidate_parents:
@@ -494,14 +501,30 @@ class Scheduler:
         """See to what ends by time in a task."""
         expired = task.grants.expired(now)
         self._again(task, [grant.piece for grant in expired], now)
+        if task.young:
+            self._mix(task, now)
         for peer in list(task.short)[: self.settings.limits.filter_parents]:
             task.short.pop(peer)
             self._fill(peer, now)
         if task.wanters:
             self._remind(task, now)
         self._allocation.allot(task, now)
-        if task.peers and (task.grants.open or task.short or task.wanters or task.settled > now):
+        if task.peers and (
+            task.grants.open or task.short or task.wanters or task.young or task.settled > now
+        ):
             self._busy[task] = None
+
+    def _mix(self, task: Task, now: float) -> None:
+        """Draw parents anew for who came when few were there: else the first would be a clique."""
+        young, task.young = task.young, {}
+        for peer, among in young.items():
+            if len(task.peers) < 2 * among or peer.held.bit_count() > YOUNG_HOLDS:
+                continue
+            for parent in list(peer.parents):
+                assignment.remove(peer, parent)
+            task.young[peer] = len(task.peers)
+        for peer in task.young:
+            self._fill(peer, now, changed=True)
 
     def _remind(self, task: Task, now: float) -> None:
         """Look again for those who wait: a few per tick, who has waited longest first."""

@@ -1,0 +1,91 @@
+"""What all virtual hosts share: time, the network between them, the origin, the scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Any, Protocol
+
+from p2p.messages import Description
+
+from .clock import Clock
+from .links import Pipe, Upload
+from .scenario import Scenario, Site
+
+RECOVERS = 0.5
+"""Seconds until TCP tries again after a partition is over."""
+SEGMENT = 1448
+"""Bytes."""
+
+
+class Place(Protocol):
+    """Where something is in the network."""
+
+    index: int
+    latency: float
+    site: str
+    dead: bool
+
+
+class Shared:
+    """The link of a site."""
+
+    def __init__(self, site: Site) -> None:
+        self.up = Pipe(site.up)
+        self.down = Pipe(site.down)
+        self.latency = site.latency
+
+
+class World:
+    """The network."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.clock = Clock()
+        self.random = Random(scenario.seed)
+        self.sites = {site.name: Shared(site) for site in scenario.site}
+        self.cut: frozenset[int] = frozenset()
+        """Indexes of the hosts on the far side of a partition."""
+        self.healed = 0.0
+        """When it will be over."""
+        self.count = scenario.pieces
+        self.description = Description("blob", "simulated", scenario.size, scenario.pieces)
+        self._last = scenario.size - (self.count - 1) * scenario.piece
+        self.wasted = 0
+        self.needed = 0
+
+    def size(self, piece: int) -> int:
+        """Return the bytes of a piece."""
+        return self._last if piece == self.count - 1 else self.scenario.piece
+
+    def latency(self, one: Place, other: Place) -> float:
+        """Return the seconds from one host to another."""
+        latency = one.latency + other.latency
+        if one.site != other.site:
+            for name in (one.site, other.site):
+                if name:
+                    latency += self.sites[name].latency
+        return latency
+
+    def send(
+        self, one: Place, other: Place, what: Callable[[Any], None], fact: object, more: float = 0
+    ) -> None:
+        """Let *what* happen at the other host when word of it has come there."""
+        when = self.clock.now + self.latency(one, other) + more
+        if self.cut and (one.index in self.cut) != (other.index in self.cut):
+            when = max(when, self.healed + RECOVERS)
+        self.clock.at(when, what, fact)
+
+    def through(self, one: Place, other: Place, upload: Upload, down: Pipe) -> float:
+        """Return when an upload that has left one host is whole at the other."""
+        latency = self.latency(one, other)
+        began, arrives = upload.began + latency, self.clock.now + latency
+        if one.site != other.site:
+            if one.site:
+                arrives = self.sites[one.site].up.passed(began, arrives, upload.size)
+            if other.site:
+                arrives = self.sites[other.site].down.passed(began, arrives, upload.size)
+        arrives = down.passed(began, arrives, upload.size)
+        if self.cut and (one.index in self.cut) != (other.index in self.cut):
+            arrives = max(arrives, self.healed + RECOVERS)
+        return arrives
