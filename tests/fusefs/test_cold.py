@@ -82,7 +82,7 @@ def test_fifty_readers_of_a_cold_file_fetch_each_chunk_once(naiad: Naiad, image:
 def test_unmount_while_fetches_are_in_flight_ends_soon_and_keeps_what_came(
     naiad: Naiad, image: Path
 ) -> None:
-    with RangeServer(image, rate=4e6) as server:
+    with RangeServer(image, rate=1.5e6) as server:
         mount = naiad.mount(server.url, "--prefetch", "all")
         until(lambda: int(str(naiad.status(mount)["ready_bytes"])) > 1_000_000)
         began = time.monotonic()

@@ -126,7 +126,7 @@ def test_callers_that_make_no_sense_are_told_so(line: bytes) -> None:
 
 def test_request_and_reply_are_a_line_each() -> None:
     line = encode(Request(Command.STATUS))
-    assert line == b'{"command":"status"}\n'
+    assert line == b'{"command":"status","argument":null}\n'
     assert decode_request(line) == Request(Command.STATUS)
     assert msgspec.json.decode(encode(Reply({"size": 1}))) == {"status": {"size": 1}}
 
