@@ -24,7 +24,14 @@ from rafs.sources.documents import Descriptor, Platform
 from rafs.sources.oci import OciSource
 from rafs.sources.source import Source
 from rafs.sources.tarball import TarSource
-from rafs.targets import DirectoryTarget, OciTarget, Target, layout_target
+from rafs.targets import (
+    DirectoryTarget,
+    LayoutShelf,
+    ModelPackTarget,
+    OciTarget,
+    Target,
+    layout_target,
+)
 
 from .clients import client_of
 from .hub import hub_source
@@ -63,18 +70,32 @@ class Ends:
             return TarSource(path)
         return self._remote(_reference("SOURCE", text))
 
-    def target(self, text: str) -> Target:
+    def target(self, text: str, form: str = "rafs") -> Target:
         """Return what *text* names; a path is one with a slash or dot in front, or one that exists.
 
-        Raises UsageError.
+        *form* ``modelpack`` makes a model artifact of it. Raises UsageError.
         """
+        if form == "modelpack":
+            return self._model(text)
         if text.startswith("oci:"):
             return layout_target(*split_layout(text))
         if not _is_path(text):
-            token, client = self.connected()
-            named = registry(Reference.parse(text), client, plain_http=self._setup.plain_http)
-            return OciTarget(RegistryShelf(named, token), self.scratch())
+            return OciTarget(self._shelf(text), self.scratch())
         return DirectoryTarget(Path(text))
+
+    def _model(self, text: str) -> Target:
+        if text.startswith("oci:"):
+            folder, tag = split_layout(text)
+            return ModelPackTarget(LayoutShelf(folder, tag), folder, tag or folder.name)
+        if _is_path(text):
+            raise click.UsageError(f"TARGET {text}: a model artifact goes to oci: or a registry")
+        name = Reference.parse(text).repository.rpartition("/")[2]
+        return ModelPackTarget(self._shelf(text), self.scratch(), name)
+
+    def _shelf(self, text: str) -> RegistryShelf:
+        token, client = self.connected()
+        named = registry(Reference.parse(text), client, plain_http=self._setup.plain_http)
+        return RegistryShelf(named, token)
 
     def scratch(self) -> Path:
         """Return a new folder to work in."""

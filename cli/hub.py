@@ -7,14 +7,13 @@ files. The bootstrap says which commit that was; whatever opens it again asks fo
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import BinaryIO
 
 import trio
 
-from chunkstore import Algorithm, Digest, Missing, Origin, SizedOrigin
+from chunkstore import Algorithm, Digest, Missing, SizedOrigin
 from chunkstore.http import Client
 from chunkstore.origins.hub import Hub, HubFile, chosen
 from chunkstore.origins.hubname import HubAccess, HubName, is_commit
@@ -22,10 +21,10 @@ from chunkstore.origins.huborigin import HubOrigin
 from chunkstore.origins.wholefile import File, WholeFiles
 from chunkstore.origins.wholesorigin import WholesOrigin
 from chunkstore.retrying import Retrying
-from chunkstore.whole import Whole
-from rafs import BadImage, Bootstrap, Unsupported, unhashed
+from rafs import BadImage, Bootstrap, unhashed
 from rafs.sources.listing import Listed, ListingSource
 
+from .models import Files, without_digests
 from .places import Promise
 from .setup import Setup
 
@@ -71,6 +70,7 @@ class HubPlace:
     """A repository as the place of an image that is made of its listing."""
 
     within = ""
+    is_unhashed = True
 
     def __init__(self, hub: Hub, setup: Setup) -> None:
         self._hub = hub
@@ -80,10 +80,7 @@ class HubPlace:
     @property
     def origin(self) -> SizedOrigin:
         """Nowhere: what its blobs are made of only its bootstrap says; see ``files``."""
-        raise Unsupported(
-            f"{self._hub.name}: its chunks have no digests: mount it, or let naiad build make "
-            "an image of it"
-        )
+        raise without_digests(str(self._hub.name))
 
     async def promise(self) -> Promise:
         """Ask which commit is meant; the same files of the same commit make the same image."""
@@ -111,13 +108,3 @@ class HubPlace:
     def _patterns(self) -> Iterator[str]:
         yield from (f"allow {pattern}" for pattern in self._setup.allow)
         yield from (f"ignore {pattern}" for pattern in self._setup.ignore)
-
-
-@dataclass(frozen=True, slots=True)
-class Files:
-    """What an image of a hub's files is read from."""
-
-    commit: str
-    wholes: Mapping[str, Sequence[Whole]]
-    """By blob."""
-    origin: Origin

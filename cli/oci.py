@@ -30,9 +30,11 @@ from chunkstore.origins.manifest import (
 )
 from chunkstore.origins.registry import Registry
 from chunkstore.origins.registryorigin import RegistryOrigin
-from rafs import BadImage, Unsupported
+from chunkstore.origins.wholesorigin import WholesOrigin
+from rafs import BadImage, Bootstrap, Unsupported, unhashed
 from rafs.toc import MAX_BOOTSTRAP
 
+from .models import Files, is_model, unread
 from .places import Promise
 
 BOOTSTRAP_ANNOTATION = "containerd.io/snapshot/nydus-bootstrap"
@@ -61,18 +63,30 @@ class Layers:
 
     within = ""
 
-    def __init__(self, store: Store, origin: SizedOrigin) -> None:
+    def __init__(self, store: Store, origin: SizedOrigin, where: str = "") -> None:
+        """Be an image in *where*, which a model artifact's image says it is from."""
         self.origin = origin
         self._store = store
+        self._where = where
         self._layer: Descriptor | None = None
+        self._model: Manifest | None = None
 
     async def promise(self) -> Promise:
         """Read the manifest; its last layer's digest stands for the bootstrap."""
-        self._layer = bootstrap_layer(await self._store.manifest())
+        found = await self._store.manifest()
+        if is_model(found):
+            self._model = found
+            told = "\n".join(map(str, (self._where, *unread(found))))
+            return Promise(packed=Digest.of(told.encode(), Algorithm.SHA256))
+        self._layer = bootstrap_layer(found)
         return Promise(packed=self._layer.digest)
 
     async def fetch(self, out: BinaryIO) -> None:
-        """Fetch the bootstrap's layer and take the bootstrap out of it."""
+        """Fetch the bootstrap's layer and take the bootstrap out of it, or make it of a model."""
+        if self._model is not None:
+            files = unread(self._model)
+            await trio.to_thread.run_sync(unhashed.encode, self._where, files, out)
+            return
         layer = self._layer or bootstrap_layer(await self._store.manifest())
         if layer.size > MAX_BOOTSTRAP:
             raise BadImage(f"bootstrap layer {layer.digest}: {layer.size} bytes")
@@ -80,6 +94,17 @@ class Layers:
             await self._store.layer(layer, packed)
             packed.seek(0)
             await trio.to_thread.run_sync(unpack_bootstrap, packed, out)
+
+    @property
+    def is_unhashed(self) -> bool:
+        """Whether it is a model artifact, of which there are only digests of whole files."""
+        return self._model is not None
+
+    def files(self, image: Bootstrap) -> Files:
+        """Return what *image*, which was made here of a model artifact, is read from."""
+        known = unhashed.wholes(image)
+        named = WholesOrigin(self.origin, known, lambda whole: whole.checksum.raw.hex())
+        return Files("", known, named)
 
 
 class Layout:
@@ -135,7 +160,7 @@ class Layout:
 def in_layout(path: Path, tag: str | None) -> Layers:
     """Return the place of the image *tag* in the layout at *path*."""
     blobs = DirectoryOrigin(path / "blobs", folder=Algorithm.SHA256.value)
-    return Layers(Layout(path, tag), blobs)
+    return Layers(Layout(path, tag), blobs, f"oci:{path.absolute()}")
 
 
 class Repository:
@@ -156,7 +181,9 @@ class Repository:
 
 def in_registry(registry: Registry) -> Layers:
     """Return the place of the image that *registry*'s reference names."""
-    return Layers(Repository(registry), RegistryOrigin(registry))
+    named = registry.reference
+    where = f"{named.server}/{named.repository}"
+    return Layers(Repository(registry), RegistryOrigin(registry), where)
 
 
 def machine() -> Platform:

@@ -36,7 +36,7 @@ from fusefs.supervisor import Handoff
 from fusefs.trace import traced
 from p2p.source import PeerSource
 from p2p.swarm import Swarm
-from rafs import BadImage, Bootstrap, ci
+from rafs import BadImage, Bootstrap, Unsupported, ci
 from rafs.unhashed import nids
 
 from .ahead import fetch_ahead
@@ -44,8 +44,10 @@ from .bootstraps import Bootstraps
 from .clients import client_of
 from .driver import by_erofs, choose
 from .hfcache import appearing
-from .hub import Files, HubPlace, hub_of
+from .hub import HubPlace, hub_of
 from .image import find
+from .models import FUSE_ALONE, Files, Unhashed, without_digests
+from .oci import Layers
 from .places import Place, ignore
 from .setup import Membership, MountRequest, Setup
 from .swarm import SWARM_WORKERS, in_swarm, joining, seedable
@@ -87,32 +89,36 @@ async def opened(
     pin: Digest | None = None,
     again: Digest | None = None,
     *,
-    unhashed: bool = False,
+    unhashed: Unhashed = Unhashed.REFUSED,
 ) -> AsyncIterator[Image]:
     """Open the image that *name* names; its bootstrap must hash to *pin*.
 
     *again* is the bootstrap that a daemon before this one served: that one and no newer is opened,
-    without asking the origin where it is kept. *unhashed* allows an image whose chunks have no
-    digests. Raises ChunkstoreError or RafsError.
+    without asking the origin where it is kept. *unhashed* says what of an image whose chunks have
+    no digests. Raises ChunkstoreError or RafsError.
     """
     with client_of(setup) as client:
         place = _place(name, client, setup)
-        if not (unhashed and isinstance(place, HubPlace)):
-            _ = place.origin  # which a hub has none of
-        async with opened_at(name, place, setup, pin, again) as image:
+        async with opened_at(name, place, setup, pin, again, unhashed=unhashed) as image:
             yield image
 
 
 @asynccontextmanager
 async def opened_at(
-    name: str, place: Place, setup: Setup, pin: Digest | None, again: Digest | None
+    name: str,
+    place: Place,
+    setup: Setup,
+    pin: Digest | None,
+    again: Digest | None,
+    *,
+    unhashed: Unhashed = Unhashed.REFUSED,
 ) -> AsyncIterator[Image]:
     """Open the image that lies at *place*; as `opened`."""
     kept = kept_in(setup)
     try:
         bootstrap, digest = await bootstrap_at(place, kept, pin, again)
         try:
-            files = place.files(bootstrap) if isinstance(place, HubPlace) else None
+            files = _files(name, place, bootstrap, unhashed)
             origin = Retrying(files.origin if files else place.origin, deadline=setup.patience)
             image = Image(name, bootstrap, digest, origin, kept, files)
             await attach_lists(image)
@@ -127,13 +133,15 @@ async def opened_at(
 async def wired(request: MountRequest, handoff: Handoff) -> AsyncIterator[Wired]:
     """Make what a mount's daemon serves, run its tasks, and take it down."""
     vitals = handoff.vitals
-    before, _, driver = vitals.legacy.decode().partition(" ")
+    before, driver, *more = vitals.legacy.decode().split() or ("", "")
     again = Digest.parse(before) if before else None
+    unhashed = Unhashed.KNOWN if more else Unhashed.ALLOWED
     cache = BlobCache(request.setup.cache, limit=request.cache_limit)
-    opening = opened(request.image, request.setup, request.pin, again, unhashed=True)
+    opening = opened(request.image, request.setup, request.pin, again, unhashed=unhashed)
     async with opening as image:
         shown = await shown_by(image, driver or handoff.driver, again)
-        vitals.legacy = f"{image.digest} {shown.driver}".encode()
+        legacy = f"{image.digest} {shown.driver}" + (" unhashed" if image.files else "")
+        vitals.legacy = legacy.encode()
         checks = Checks(cache, image.files.wholes) if image.files else None
         # What a hub's file is, nobody knows for sure before it was checked as a whole.
         membership = request.membership if checks is None else Membership()
@@ -160,6 +168,10 @@ async def shown_by(image: Image, driver: str, again: Digest | None) -> Shown:
     """Return how users see *image*: as a daemon before this one found, or as it turns out."""
     if driver == "fuse":
         return Shown()
+    if image.files is not None:
+        if driver == "erofs":
+            raise Unsupported(f"--driver erofs: {FUSE_ALONE}")
+        return Shown("fuse", FUSE_ALONE)
     if again is not None:
         return by_erofs(image.bootstrap, image.digest, image.kept)
     return await choose(driver, image.bootstrap, image.digest, image.kept)
@@ -209,7 +221,7 @@ def told(
         name: {"chunks": tally.chunks, "bytes": tally.size, "stored_bytes": tally.stored_size}
         for name, tally in facts.sources.items()
     }
-    files = {"commit": image.files.commit} if image.files else {}
+    files = {"commit": image.files.commit} if image.files and image.files.commit else {}
     failures = checks.failures if checks else []
     unverified = {"unverified": checks.unverified} if checks else {}
     return {
@@ -287,8 +299,20 @@ def open_all(names: Sequence[str], setup: Setup) -> list[Bootstrap]:
 async def _alone(name: str, setup: Setup) -> Bootstrap:
     with client_of(setup) as client:
         place = _place(name, client, setup)
-        _ = place.origin  # which a hub has none of
-        return (await bootstrap_at(place, kept_in(setup), None))[0]
+        bootstrap, _ = await bootstrap_at(place, kept_in(setup), None)
+        _files(name, place, bootstrap, Unhashed.REFUSED)
+        return bootstrap
+
+
+def _files(name: str, place: Place, bootstrap: Bootstrap, unhashed: Unhashed) -> Files | None:
+    """Return what an image is read from whose chunks have no digests; None for any other."""
+    if not isinstance(place, HubPlace | Layers):
+        return None
+    if not place.is_unhashed and unhashed is not Unhashed.KNOWN:
+        return None
+    if unhashed is Unhashed.REFUSED:
+        raise without_digests(name)
+    return place.files(bootstrap)
 
 
 def _place(name: str, client: Client, setup: Setup) -> Place:

@@ -99,6 +99,7 @@ class Manifest(msgspec.Struct, frozen=True, rename="camel"):
     config: Descriptor
     layers: list[Descriptor]
     media_type: str = OCI_MANIFEST
+    artifact_type: str = ""
     annotations: dict[str, str] | None = None
 
 

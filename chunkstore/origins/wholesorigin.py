@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from chunkstore.errors import Missing
 from chunkstore.source import Arrived, Origin
@@ -11,11 +11,17 @@ from chunkstore.whole import Whole
 
 
 class WholesOrigin:
-    """Reads each blob's files from *origin*, which knows them by their names."""
+    """Reads each blob's files from an origin, which knows them by name."""
 
-    def __init__(self, origin: Origin, wholes: Mapping[str, Sequence[Whole]]) -> None:
-        """Take each blob's files in the order of their places."""
+    def __init__(
+        self,
+        origin: Origin,
+        wholes: Mapping[str, Sequence[Whole]],
+        name: Callable[[Whole], str] = lambda whole: whole.name,
+    ) -> None:
+        """Take each blob's files in the order of their places; *name* gives what *origin* says."""
         self._origin = origin
+        self._name = name
         self._wholes = wholes
         self._starts = {
             blob_id: [whole.stored_offset for whole in of] for blob_id, of in wholes.items()
@@ -30,7 +36,7 @@ class WholesOrigin:
         at = start - whole.stored_offset
         if at + len(into) > whole.size:
             raise Missing(f"{whole.name}: nothing at byte {at + len(into)}, it has {whole.size}")
-        await self._origin.read(whole.name, at, into, arrived)
+        await self._origin.read(self._name(whole), at, into, arrived)
 
     def __repr__(self) -> str:
         return f"WholesOrigin({self._origin!r})"

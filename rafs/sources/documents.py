@@ -105,11 +105,14 @@ class Index(msgspec.Struct, frozen=True):
     manifests: tuple[Descriptor, ...]
 
 
-class Manifest(msgspec.Struct, frozen=True):
-    """An image for one platform."""
+class Manifest(
+    msgspec.Struct, frozen=True, omit_defaults=True, rename={"artifact_type": "artifactType"}
+):
+    """An image for one platform, or an artifact that is laid out as one."""
 
     config: Descriptor
     layers: tuple[Descriptor, ...]
+    artifact_type: str = ""
 
 
 def decode_index(data: bytes, what: str) -> Index:

@@ -1,17 +1,22 @@
-"""A container image as the source of an image: from an OCI layout, or whatever keeps content."""
+"""A container image as the source of an image: from an OCI layout, or whatever keeps content.
+
+A model that is packed as an OCI artifact (`modelpack`) is read as an image whose layers are files.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from chunkstore import Buffer
 from rafs.chunking import unpacked_estimate
 from rafs.errors import BadSource
 from rafs.packer import Packer
 
+from . import modelpack
 from .archive import Archive
 from .documents import (
     INDEX_TYPES,
@@ -85,7 +90,10 @@ class OciSource:
         self._image = image
         self._platform = platform or Platform.here()
         self._layers: Sequence[Descriptor] = ()
-        self._config: Json = {}
+        self._raw: Sequence[Descriptor] = ()
+        """Layers that are one file as it is."""
+        self._whiteouts = True
+        self._config: Json | None = {}
 
     @classmethod
     def layout(cls, folder: Path, tag: str | None, platform: Platform | None = None) -> OciSource:
@@ -96,23 +104,35 @@ class OciSource:
     def prepare(self) -> int:
         """Read manifest and config, and return about how many bytes the layers hold."""
         manifest = self._manifest()
-        for layer in manifest.layers:
-            _check_layer(layer)
         self._layers = manifest.layers
-        self._config = self._read_config(manifest.config)
+        if modelpack.is_model(manifest):
+            self._raw = [layer for layer in manifest.layers if modelpack.is_raw(layer)]
+            self._config, self._whiteouts = None, False
+        else:
+            for layer in manifest.layers:
+                _check_layer(layer)
+            self._config = self._read_config(manifest.config)
         return sum(map(_estimate, manifest.layers))
 
     def read(self, packer: Packer) -> Harvest:
         """Pack what shows of the layers, from the top one down; raises BadSource."""
-        reading = Reading(packer, whiteouts=True)
+        reading = Reading(packer, self._whiteouts)
         for layer in reversed(self._layers):
             what = f"layer {layer.digest}"
-            blocks = plain(self._blocks(layer, what), what)
+            blocks = self._archived(layer, what)
             with closing(blocks), read_ahead(blocks) as ready:
                 stream = Stream(ready, what)
                 reading.add(Archive(stream))
                 stream.drain()
         return Harvest(reading.tree(), list(reading.warnings), self._config)
+
+    def _archived(self, layer: Descriptor, what: str) -> Generator[Buffer, None, None]:
+        """Yield a layer as the archive that it is, or as one of a single file."""
+        blocks = self._blocks(layer, what)
+        if layer in self._raw:
+            yield from modelpack.as_archive(layer, blocks)
+        else:
+            yield from plain(blocks, what)
 
     def _manifest(self) -> Manifest:
         image = self._image

@@ -5,12 +5,14 @@ from __future__ import annotations
 from .directory import DirectoryTarget
 from .draft import Draft, Piece, Target
 from .layout import LayoutShelf, layout_target
+from .modelpack import ModelPackTarget
 from .oci import OciTarget, Shelf
 
 __all__ = [
     "DirectoryTarget",
     "Draft",
     "LayoutShelf",
+    "ModelPackTarget",
     "OciTarget",
     "Piece",
     "Shelf",
