@@ -12,7 +12,7 @@ flights change only between awaits.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import trio
 
@@ -28,17 +28,22 @@ from .shelf import BlobShelf
 from .source import ChunkSource, Deliver
 from .views import Views
 from .wanted import Key, Wanted, key_of
+from .width import MOST, Width
 
 logger = logging.getLogger(__name__)
 
-WORKERS = 4
-"""Fetches side by side where nobody says otherwise; one is kept for what a reader waits for."""
+WORKERS = 1 + MOST
+"""Fetches side by side where nobody says otherwise. One is kept for what a reader waits for; how
+many of the others may work ahead of readers, `width` says."""
 
 BATCH_SIZE = 4 << 20
 """Stored bytes that one fetch asks for at most."""
 
 AHEAD_SIZE = 64 << 20
 """Decoded bytes that may be wanted ahead of readers; more is not taken."""
+
+Ended = Callable[[ChunkstoreError | None], None]
+"""Told that a chunk is here, or why it cannot be had; never awaits."""
 
 FOLLOWING = 2.0
 """Seconds to leave a chunk to another image's store: its origin may hang, ours may not."""
@@ -93,6 +98,11 @@ class Fetcher:
         self._pulse = pulse
         self._wanted = Wanted(batch_size=BATCH_SIZE, ahead_size=AHEAD_SIZE)
         self._waiting: dict[Key, list[Reader]] = {}
+        self._busy = 0
+        """Workers that are fetching."""
+        self._expecting: dict[Key, list[Ended]] = {}
+        """Who is told when a chunk that was wanted ahead has landed."""
+        self._width = Width(BATCH_SIZE)
         self._impatient: set[Key] = set()
         """Chunks that another store has had in hand for too long."""
         self._fetches: dict[trio.CancelScope, float] = {}
@@ -108,21 +118,24 @@ class Fetcher:
     async def run(
         self,
         *,
-        workers: int = WORKERS,
+        workers: int | None = None,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Fetch what is asked for until cancelled; readers that still wait then fail."""
+        """Fetch what is asked for until cancelled; readers that still wait then fail.
+
+        As many *workers* work side by side, or as many as fill the link.
+        """
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                for number in range(workers):
-                    nursery.start_soon(self._work, number == 0)
+                for _ in range(workers or WORKERS):
+                    nursery.start_soon(self._work, workers)
                 nursery.start_soon(self._keeper.run)
                 nursery.start_soon(self._watch)
                 task_status.started()
         finally:
             self._nursery = None
-            for key in list(self._waiting):
+            for key in [*self._waiting, *self._expecting]:
                 self._failed(key, Unreachable("the image is being closed"))
 
     async def bring(self, reader: Reader) -> None:
@@ -161,9 +174,21 @@ class Fetcher:
         self._idle.unpark_all()
         return taken
 
+    def expect(self, blob: Blob, chunk: Chunk, ended: Ended) -> bool:
+        """Fetch *chunk* ahead of readers and tell *ended* once; False where there is no room.
+
+        When it was told that the chunk is here, it must still look: it may be gone again.
+        """
+        if self._nursery is None or not self._wanted.want(blob, chunk):
+            return False
+        self._expecting.setdefault(key_of(blob, chunk), []).append(ended)
+        self._idle.unpark()
+        return True
+
     def forget_ahead(self) -> None:
         """Let go of what is wanted ahead and not in flight yet."""
-        self._wanted.clear_ahead()
+        for key in self._wanted.clear_ahead():
+            self._tell(key, Missing("nobody wants it any more"))
 
     @property
     def pending(self) -> int:
@@ -193,15 +218,20 @@ class Fetcher:
         if reader.failure is not None:
             raise reader.failure
 
-    async def _work(self, demanded_only: bool) -> None:
+    async def _work(self, workers: int | None) -> None:
         while True:
-            batch = self._wanted.take(demanded_only=demanded_only)
+            ahead = self._width.now if workers is None else workers - 1
+            batch = self._wanted.take(demanded_only=self._busy >= ahead)
             if batch is None:
                 await self._idle.park()
-            else:
-                if self._wanted.pending:
-                    self._idle.unpark_all()
+                continue
+            if self._wanted.pending:
+                self._idle.unpark()
+            self._busy += 1
+            try:
                 await self._serve(*batch)
+            finally:
+                self._busy -= 1
 
     async def _serve(self, blob: Blob, chunks: Sequence[Chunk]) -> None:
         """Bring one batch: look again, see who else is at it, fetch."""
@@ -240,13 +270,20 @@ class Fetcher:
         A corrupt chunk is asked for once more: what damaged it may be on the way.
         """
         failure: ChunkstoreError = Missing(f"blob {blob.id}: the source gave nothing")
+        asked: float | None = trio.current_time()
 
         async def deliver(chunk: Chunk, data: Buffer) -> None:
+            nonlocal asked
             key = key_of(blob, chunk)
+            if asked is not None:
+                self._width.answered(trio.current_time() - asked)
+                asked = None
             if key not in missing:
                 return
             kept = await self._keeper.keep(shelf, key, chunk, data)
-            self._pulse.beat(trio.current_time())
+            now = trio.current_time()
+            self._pulse.beat(now)
+            self._width.landed(chunk.size, now)
             missing.pop(key, None)
             if kept is None and any(reader.insist for reader in self._waiting.get(key, ())):
                 kept = bytes(data)
@@ -311,6 +348,11 @@ class Fetcher:
         self.demand.discard(key)
         for reader in self._waiting.pop(key, ()):
             reader.landed(key, data)
+        self._tell(key, None)
+
+    def _tell(self, key: Key, failure: ChunkstoreError | None) -> None:
+        for ended in self._expecting.pop(key, ()):
+            ended(failure)
 
     def _failed(self, key: Key, failure: ChunkstoreError) -> None:
         """Tell the readers of a chunk; those who came late to its fetch have it tried again."""
@@ -324,6 +366,8 @@ class Fetcher:
                 self._wanted.demand(*reader.missing[key])
             else:
                 reader.failed(failure)
+        if key not in self._waiting:
+            self._tell(key, failure)
         self._idle.unpark_all()
 
     def _leave(self, key: Key, reader: Reader) -> None:
@@ -336,3 +380,5 @@ class Fetcher:
             del self._waiting[key]
             self._wanted.withdraw(key)
             self.demand.discard(key)
+            if not self._wanted.has(key):
+                self._tell(key, Missing("its reader was interrupted"))

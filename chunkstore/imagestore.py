@@ -19,7 +19,7 @@ from .chunk import Blob, Chunk, Extent
 from .demand import Demand
 from .digest import Buffer, Digest
 from .errors import ChunkstoreError, Unreachable
-from .fetcher import WORKERS, Fetcher, Reader
+from .fetcher import Fetcher, Reader
 from .held import Held
 from .keeper import Keeper
 from .ledger import Fault, Ledger, Pulse
@@ -69,8 +69,8 @@ class ImageStore:
             cache, self._views, self._keeper, source, deadline=deadline, pulse=self._pulse
         )
         self._threads = trio.CapacityLimiter(2)
-        self.workers = WORKERS
-        """Batches fetched side by side; what is set before ``run`` counts."""
+        self.workers: int | None = None
+        """Batches fetched side by side, None for as many as fill the link; set before ``run``."""
         self._waiting = 0
         self._waiting_since = 0.0
         self._refused = 0

@@ -25,8 +25,8 @@ from .spans import Span, Unit, possible, spans
 SPAN_SIZE = 4 << 20
 """Bytes of one range: large enough that the request costs nothing, small enough to keep a few."""
 
-WIDTH = 4
-"""Ranges side by side. More were slower on loopback and do not help a link that is full."""
+WIDTH = 16
+"""Ranges side by side at most; how many are worth asking for, the fetcher finds out."""
 
 DECODED_IN_THREAD = (1 << 20) + 1
 """Decoded bytes from which a unit goes to a thread. At 1 MiB cold reads of LZ4 and zstd chunks were

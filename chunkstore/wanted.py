@@ -84,11 +84,17 @@ class Wanted:
         """Note that the chunk is no longer in flight, however that ended."""
         self._flying.discard(key)
 
-    def clear_ahead(self) -> None:
-        """Forget what was wanted ahead and is not in flight."""
-        for key in list(self._ahead):
+    def clear_ahead(self) -> Sequence[Key]:
+        """Forget what was wanted ahead and is not in flight; return what that was."""
+        forgotten = list(self._ahead)
+        for key in forgotten:
             self._drop_ahead(key)
             self._places.pop(key[:2], None)
+        return forgotten
+
+    def has(self, key: Key) -> bool:
+        """Say whether the chunk is pending or in flight."""
+        return key in self._flying or key in self._demanded or key in self._ahead
 
     @property
     def pending(self) -> int:
