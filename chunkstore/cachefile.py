@@ -170,10 +170,13 @@ class CacheFile:
         if index < self.map.chunk_count and self.map.states[index] in (READY, UNVERIFIED):
             self.map.states[index] = CLAIMED
 
-    def piece(self, start: int, stop: int) -> Buffer | None:
-        """Return bytes of the data file, a view if it could be paged in; the lease is held."""
+    def piece(self, start: int, stop: int, *, paged_in: bool = True) -> Buffer | None:
+        """Return bytes of the data file, a view if it could be paged in; the lease is held.
+
+        A view that need not be *paged_in* is only for the kernel to read.
+        """
         view = self._pair.view
-        if view is not None and _paged_in(view, start, stop):
+        if view is not None and (not paged_in or _paged_in(view, start, stop)):
             return view[start:stop]
         data = bytearray(stop - start)
         return data if self.read(start, memoryview(data)) else None

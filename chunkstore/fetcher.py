@@ -36,9 +36,6 @@ WORKERS = 1 + MOST
 """Fetches side by side where nobody says otherwise. One is kept for what a reader waits for; how
 many of the others may work ahead of readers, `width` says."""
 
-BATCH_SIZE = 4 << 20
-"""Stored bytes that one fetch asks for at most."""
-
 AHEAD_SIZE = 64 << 20
 """Decoded bytes that may be wanted ahead of readers; more is not taken."""
 
@@ -96,13 +93,13 @@ class Fetcher:
         self._source = source
         self._deadline = deadline
         self._pulse = pulse
-        self._wanted = Wanted(batch_size=BATCH_SIZE, ahead_size=AHEAD_SIZE)
+        self._wanted = Wanted(ahead_size=AHEAD_SIZE)
         self._waiting: dict[Key, list[Reader]] = {}
         self._busy = 0
         """Workers that are fetching."""
         self._expecting: dict[Key, list[Ended]] = {}
         """Who is told when a chunk that was wanted ahead has landed."""
-        self._width = Width(BATCH_SIZE)
+        self._width = Width()
         self._impatient: set[Key] = set()
         """Chunks that another store has had in hand for too long."""
         self._fetches: dict[trio.CancelScope, float] = {}
@@ -221,7 +218,7 @@ class Fetcher:
     async def _work(self, workers: int | None) -> None:
         while True:
             ahead = self._width.now if workers is None else workers - 1
-            batch = self._wanted.take(demanded_only=self._busy >= ahead)
+            batch = self._wanted.take(self._width.size, demanded_only=self._busy >= ahead)
             if batch is None:
                 await self._idle.park()
                 continue

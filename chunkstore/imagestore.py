@@ -18,8 +18,8 @@ from .blobcache import BlobCache
 from .chunk import Blob, Chunk, Extent
 from .demand import Demand
 from .digest import Buffer, Digest
-from .errors import ChunkstoreError, Unreachable
-from .fetcher import Fetcher, Reader
+from .errors import ChunkstoreError, Missing, Unreachable
+from .fetcher import Ended, Fetcher, Reader
 from .held import Held
 from .keeper import Keeper
 from .ledger import Fault, Ledger, Pulse
@@ -96,13 +96,38 @@ class ImageStore:
             self._fault.note(str(exc))
             raise
 
-    def held(self, extents: Sequence[Extent]) -> AbstractContextManager[Buffer | None]:
-        """Lend the bytes of *extents*, None if not all are here, across awaits and to threads."""
-        return self._views.held(extents)
+    def held(
+        self, extents: Sequence[Extent], *, paged_in: bool = True
+    ) -> AbstractContextManager[Buffer | None]:
+        """Lend the bytes of *extents*, None if not all are here, across awaits and to threads.
+
+        What was not *paged_in* may only be handed to the kernel.
+        """
+        return self._views.held(extents, paged_in=paged_in)
 
     def want(self, blob: Blob, chunks: Sequence[Chunk]) -> int:
         """Fetch *chunks* behind what readers wait for; return how many there was room for."""
         return self._fetcher.want(blob, chunks)
+
+    def expect(self, extents: Sequence[Extent], ended: Ended) -> bool:
+        """Fetch what *extents* miss, behind readers, and tell *ended* once how that went.
+
+        At once where all is here. False, and nothing is told, where there is no room for any.
+        """
+        missing = self._views.missing(extents, {})
+        awaited = _Awaited(len(missing), ended)
+        taken = 0
+        for blob, chunk in missing.values():
+            if not self._fetcher.expect(blob, chunk, awaited.one):
+                break
+            taken += 1
+        if missing and not taken:
+            return False
+        for _ in range(len(missing) - taken):
+            awaited.one(Missing("no room to fetch ahead"))
+        if not missing:
+            ended(None)
+        return True
 
     def forget_ahead(self) -> None:
         """Let go of what is wanted ahead and not being fetched yet."""
@@ -196,3 +221,18 @@ class ImageStore:
         if self._waiting >= (WAITING_READS if stalled else 4 * WAITING_READS):
             reason = self._fetcher.fault.text or "no answer yet"
             raise Unreachable(f"{self._waiting} reads wait already: {reason}")
+
+
+class _Awaited:
+    """Chunks that are expected together, and who is told when the last has come."""
+
+    def __init__(self, left: int, ended: Ended) -> None:
+        self._left = left
+        self._ended = ended
+        self._failure: ChunkstoreError | None = None
+
+    def one(self, failure: ChunkstoreError | None) -> None:
+        self._left -= 1
+        self._failure = self._failure or failure
+        if not self._left:
+            self._ended(self._failure)

@@ -67,11 +67,16 @@ class Views:
             return None if runs is None else _copied(runs)
 
     @contextmanager
-    def held(self, extents: Sequence[Extent]) -> Iterator[Buffer | None]:
-        """Lend the bytes of *extents* while the context lasts, across awaits and to threads."""
+    def held(self, extents: Sequence[Extent], *, paged_in: bool = True) -> Iterator[Buffer | None]:
+        """Lend the bytes of *extents* while the context lasts, across awaits and to threads.
+
+        What was not *paged_in* may only be handed to the kernel, which answers EFAULT where others
+        are killed by SIGBUS.
+        """
         leases = [file.lease for file in self._files(extents) if file.lease.share()]
         try:
-            yield self.gather(extents)
+            runs = self._runs(extents, {}, self._find_leased)
+            yield None if runs is None else _joined(runs, paged_in=paged_in)
         finally:
             for lease in leases:
                 lease.release()
@@ -150,12 +155,12 @@ class Views:
         return {file for blob in blobs if blob in self.shelves for file in self.shelves[blob].files}
 
 
-def _joined(runs: Sequence[_Run]) -> Buffer | None:
+def _joined(runs: Sequence[_Run], *, paged_in: bool = True) -> Buffer | None:
     if len(runs) != 1:
         return _copied(runs)
     (run,) = runs
     if isinstance(run.source, CacheFile):
-        return run.source.piece(run.start, run.stop)
+        return run.source.piece(run.start, run.stop, paged_in=paged_in)
     if run.source is None:
         size = run.stop - run.start
         return _ZEROS[:size] if size <= len(_ZEROS) else bytes(size)

@@ -30,9 +30,8 @@ def key_of(blob: Blob, chunk: Chunk) -> Key:
 class Wanted:
     """The chunks of one image that are to be fetched."""
 
-    def __init__(self, *, batch_size: int, ahead_size: int) -> None:
-        """Bound a batch to *batch_size* stored bytes, what is wanted ahead to *ahead_size*."""
-        self._batch_size = batch_size
+    def __init__(self, *, ahead_size: int) -> None:
+        """Bound what is wanted ahead to *ahead_size* bytes."""
         self._ahead_room = ahead_size
         self._demanded: dict[Key, _Pending] = {}
         """In the order of demand."""
@@ -69,13 +68,18 @@ class Wanted:
         if self._demanded.pop(key, None) is not None:
             self._places.pop(key[:2], None)
 
-    def take(self, *, demanded_only: bool = False) -> tuple[Blob, Sequence[Chunk]] | None:
-        """Return the next batch, which is in flight from now on; None when there is none."""
+    def take(
+        self, batch_size: int, *, demanded_only: bool = False
+    ) -> tuple[Blob, Sequence[Chunk]] | None:
+        """Return the next batch, of at most *batch_size* stored bytes, or of one chunk.
+
+        It is in flight from now on. None when there is none.
+        """
         queue = self._demanded or ({} if demanded_only else self._ahead)
         first = next(iter(queue.values()), None)
         if first is None:
             return None
-        run = self._run(first)
+        run = self._run(first, batch_size)
         for pending in run:
             self._launch(key_of(pending.blob, pending.chunk))
         return first.blob, [pending.chunk for pending in run]
@@ -101,12 +105,12 @@ class Wanted:
         """Chunks that are not in flight yet."""
         return len(self._demanded) + len(self._ahead)
 
-    def _run(self, first: _Pending) -> list[_Pending]:
-        """Return *first* and what follows it in the stored blob, up to a batch."""
+    def _run(self, first: _Pending, batch_size: int) -> list[_Pending]:
+        """Return *first* and what follows it in the stored blob, of at most *batch_size*."""
         run, size = [first], first.chunk.stored_size
         while (after := self._following(run[-1])) is not None:
             size += after.chunk.stored_stop - run[-1].chunk.stored_stop
-            if size > self._batch_size:
+            if size > batch_size:
                 break
             run.append(after)
         return run

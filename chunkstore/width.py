@@ -1,20 +1,28 @@
-"""Width: how many fetches ahead of readers are worth being under way at once. Pure.
+"""Width: how large fetches ahead of readers are, and how many are worth being under way. Pure.
 
-What fills a link is its rate times the wait for an answer. Both are measured: the wait is the
-shortest of late between asking and the first chunk, the rate what has landed over a while. Twice
-their product is let out, so that both can be found to be larger; the count follows from the size of
-a fetch. A fetch more than fills the link only makes the next reader wait behind it.
+What fills a link is its rate times the wait for an answer. Both are measured: the wait is about
+the shortest between asking and the first chunk, the rate what has landed over a while. A fetch
+is as large as their product, within limits; a few times the product is let out, because fetches
+that began together end together, and all would wait at the same time. More than that only makes the
+next reader wait behind it.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 LEAST, MOST = 3, 15
 """Fetches. Below three, the link is idle while one is verified; fifteen of 4 MiB fill 10 Gbit/s
 over 40 ms."""
 
+SMALLEST, LARGEST = 1 << 20, 4 << 20
+"""Stored bytes of a fetch."""
+
 START = 4
+
+_GAIN = 4
+"""Times what fills the link. With 2, 10 Gbit/s at 10 ms stood idle for a quarter of the time."""
 
 _SPELL = 0.1
 """Seconds over which the rate is taken."""
@@ -22,24 +30,27 @@ _SPELL = 0.1
 _SPELLS = 8
 """Spells of which the quickest counts: a reader that pauses makes no link slower."""
 
-_WAITS = 32
+_FORGETTING = 1.001
+"""By how much the shortest wait grows with each other one. It is forgotten slowly: on a full link
+all waits are long, and to believe them would fill it even more."""
 
 
 class Width:
-    """The number for one image's sources."""
+    """The numbers for one image's sources."""
 
-    def __init__(self, batch_size: int) -> None:
-        self._batch_size = batch_size
-        self._waits: deque[float] = deque(maxlen=_WAITS)
+    def __init__(self) -> None:
+        self._wait = math.inf
         self._rates: deque[float] = deque(maxlen=_SPELLS)
         self._since = 0.0
         self._landed = 0
         self.now = START
         """Fetches that may be under way."""
+        self.size = LARGEST
+        """Stored bytes that a fetch asks for at most."""
 
     def answered(self, wait: float) -> None:
         """Note that a fetch's first chunk came *wait* seconds after it was asked for."""
-        self._waits.append(wait)
+        self._wait = min(wait, self._wait * _FORGETTING)
 
     def landed(self, size: int, now: float) -> None:
         """Note that *size* bytes came by *now*."""
@@ -50,6 +61,7 @@ class Width:
         if spell < _SPELLS * _SPELL:  # else there was a rest between
             self._rates.append(self._landed / spell)
         self._since, self._landed = now, 0
-        if self._rates and self._waits:
-            needed = 2 * max(self._rates) * min(self._waits)
-            self.now = min(MOST, max(LEAST, 1 + -(-int(needed) // self._batch_size)))
+        if self._rates and self._wait < math.inf:
+            fills = max(self._rates) * self._wait
+            self.size = int(min(LARGEST, max(SMALLEST, fills)))
+            self.now = min(MOST, max(LEAST, 1 + round(_GAIN * fills / self.size)))

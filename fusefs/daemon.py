@@ -1,8 +1,8 @@
 """The daemon: one pyfuse3 session, the control socket, and what fetches ahead.
 
 Tasks, all in the nursery of `serve`: the session's (pyfuse3 starts one per waiting request), the
-heart, the supervisor's listener, the control socket's, one sweep for `Bareness`, one that fetches
-what the image wants ahead. The session's end, when the mount is gone, cancels the others.
+heart, the supervisor's listener, the control socket's, one sweep for `Bareness`, those that fill
+the page cache. The session's end, when the mount is gone, cancels the others.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from .bareness import Bareness
 from .control import MAX_LINE, Command, Reply, decode_request, encode
 from .errors import FusefsError
 from .operations import Operations
+from .pagecache import PageCache
 from .shown import Shown
 from .supervisor import Handoff
 from .translation import Translation
@@ -128,6 +129,7 @@ class _Session:
         self._wired = wired
         self._channel = trio.socket.from_stdlib_socket(handoff.channel)
         self._vfs = wired.vfs
+        self._pagecache = PageCache(self._vfs)
         self._translation = Translation()
         self._bareness = Bareness(self._vfs.trees) if self._vfs.fixed else None
         self._connected = trio.Event()
@@ -137,6 +139,7 @@ class _Session:
     async def run(self) -> None:
         operations = Operations(
             self._vfs,
+            self._pagecache,
             self._handoff.vitals,
             self._translation,
             self._bareness or _never,
@@ -152,6 +155,7 @@ class _Session:
                 nursery.start_soon(self._obey)
                 if self._bareness is not None:
                     nursery.start_soon(self._bareness.run)
+                nursery.start_soon(self._pagecache.run)
                 nursery.start_soon(self._answer_callers, nursery)
                 await pyfuse3.main(IDLE_TASKS, MAX_TASKS)
                 self._over.cancel()
@@ -236,6 +240,9 @@ class _Session:
             "uptime": round(uptime, 1),
             "answered": handoff.vitals.answered,
             "waiting_reads": self._vfs.waiting,
+            "reads": self._pagecache.reads,
+            "pushes": self._pagecache.pushes,
+            "pushed_bytes": self._pagecache.pushed,
             "last_error": last_error,
             "last_error_at": last_error_at,
         }

@@ -18,6 +18,7 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, ReaddirToken, RequestC
 
 from chunkstore import Buffer
 
+from .pagecache import PageCache
 from .translation import Translation
 from .vfs import Vfs
 from .vitals import Vitals
@@ -45,6 +46,7 @@ class Operations(pyfuse3.Operations):
     def __init__(
         self,
         vfs: Vfs,
+        pagecache: PageCache,
         vitals: Vitals,
         translation: Translation,
         bare: Callable[[], bool],
@@ -56,6 +58,7 @@ class Operations(pyfuse3.Operations):
         """
         super().__init__()
         self._vfs = vfs
+        self._pagecache = pagecache
         self._count = vitals.words
         self._translated = translation
         self._bare = bare
@@ -100,6 +103,7 @@ class Operations(pyfuse3.Operations):
         self._count[0] += 1
         if flags & _WRITING:
             raise FUSEError(errno.EROFS)
+        self._pagecache.opened(inode)
         return FileInfo(fh=inode, keep_cache=True)
 
     # pyfuse3 takes any object that has a buffer, whatever its annotation says.
@@ -107,16 +111,20 @@ class Operations(pyfuse3.Operations):
         """Return bytes, at once where they are here; between the look and the reply is no await."""
         self._count[0] += 1
         with self._translated:
-            self._vfs.ahead(fh, off, size)
+            self._pagecache.read(fh, off, size)
             found = self._vfs.look(fh, off, size)
-            return await self._vfs.read(fh, off, size) if found is None else found
+            data = await self._vfs.read(fh, off, size) if found is None else found
+            if not off:
+                self._pagecache.began(fh, data)
+            return data
 
     async def flush(self, fh: int) -> None:
         """Ask the kernel to stop asking."""
         raise FUSEError(errno.ENOSYS)
 
     async def release(self, fh: int) -> None:
-        """Close; there is nothing to close."""
+        """Close; there is nothing to close, but nothing more to bring ahead either."""
+        self._pagecache.closed(fh)
 
     async def opendir(self, inode: int, ctx: RequestContext) -> int:
         """Open a directory; the handle is the node."""

@@ -32,6 +32,13 @@ FILES = 1024
 STREAMS = 8
 """Streams of one file that are remembered."""
 
+BULK = 4 << 20
+"""Bytes of a window from which a file is read on, most likely, and is better fed as a whole."""
+
+STRAYS, STRAY_EVERY = 16, 64 << 20
+"""Reads that adjoin nothing, and bytes of the file for each of them, from which it is as if all of
+it was wanted: a reader of scattered rows waits for each one alone."""
+
 
 @dataclass(slots=True)
 class _Stream:
@@ -63,6 +70,8 @@ class Streams:
 
     def __init__(self) -> None:
         self._files: OrderedDict[int, list[_Stream]] = OrderedDict()
+        self._strays: dict[int, int] = {}
+        """How many reads of a file adjoined nothing."""
 
     def read(self, node: int, start: int, stop: int, size: int) -> tuple[int, int] | None:
         """Take note of a read of file *node*, of *size* bytes; return the range to fetch ahead."""
@@ -70,7 +79,8 @@ class Streams:
         if streams is None:
             self._files[node] = [_Stream(stop, stop)]
             if len(self._files) > FILES:
-                self._files.popitem(last=False)
+                forgotten, _ = self._files.popitem(last=False)
+                self._strays.pop(forgotten, None)
             return None
         self._files.move_to_end(node)
         for index, stream in enumerate(streams):
@@ -80,7 +90,16 @@ class Streams:
                 return stream.advance(stop, size)
         streams.insert(0, _Stream(stop, stop))
         del streams[STREAMS:]
+        self._strays[node] = self._strays.get(node, 0) + 1
         return None
+
+    def bulk(self, node: int, size: int) -> int | None:
+        """Return from where on file *node*, of *size* bytes, is better fed as a whole, if it is."""
+        strays = self._strays.get(node, 0)
+        if strays >= STRAYS and strays * STRAY_EVERY >= size:
+            return 0
+        streams = self._files.get(node)
+        return streams[0].next if streams and streams[0].window >= BULK else None
 
     def take_back(self, node: int, start: int) -> None:
         """Have what *node*'s last window asked for from *start* on asked for again: no room."""

@@ -17,10 +17,19 @@ from __future__ import annotations
 import itertools
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from chunkstore import Blob, Buffer, Chunk, Extent, ExtentReader, Unreachable
+from chunkstore import (
+    Blob,
+    Buffer,
+    Chunk,
+    ChunkstoreError,
+    Extent,
+    ExtentReader,
+    Unreachable,
+)
 from rafs import BadImage, NoEntry
 
 from .errors import FusefsError
@@ -45,11 +54,28 @@ Listed = tuple[bytes, int, int]
 """Name, node and cookie of a directory entry."""
 
 
+Ended = Callable[[ChunkstoreError | None], None]
+"""Told that bytes are here, or why they cannot be had; never awaits."""
+
+
 class Reader(ExtentReader, Protocol):
     """What a file's bytes come from, and what is told ahead of them."""
 
     def want(self, blob: Blob, chunks: Sequence[Chunk]) -> int:
         """Have *chunks* fetched behind the readers; return how many there was room for."""
+        ...
+
+    def expect(self, extents: Sequence[Extent], ended: Ended) -> bool:
+        """Have *extents* fetched behind the readers and tell *ended* once; False: no room."""
+        ...
+
+    def held(
+        self, extents: Sequence[Extent], *, paged_in: bool = True
+    ) -> AbstractContextManager[Buffer | None]:
+        """Lend the bytes of *extents*, None if not all are here, across awaits and to threads.
+
+        What was not *paged_in* may only be handed to the kernel.
+        """
         ...
 
 
@@ -303,16 +329,34 @@ class Vfs:
             self.waiting -= 1
             slot.waiting -= 1
 
-    def ahead(self, node: int, start: int, size: int) -> None:
-        """Take note of a read, and have fetched what a sequential reader will ask for next."""
+    def ahead(self, node: int, start: int, size: int) -> int | None:
+        """Take note of a read, and have fetched what a sequential reader will ask for next.
+
+        Return where the file is better fed from, if that is so; see `Streams`.
+        """
         slot = self._slot(node)
         nid = slot.nid(node)
         length = slot.tree.attributes(nid)[5]
         if start + size >= length:
-            return
+            return None
         wanted = slot.streams.read(node, start, start + size, length)
         if wanted is not None and not _want(slot, slot.tree.extents(nid, *wanted)):
             slot.streams.take_back(node, wanted[0])
+        return slot.streams.bulk(node, length)
+
+    def expect(self, node: int, start: int, stop: int, ended: Ended) -> bool:
+        """Have a range of a file fetched behind the readers and tell *ended* once; False: no room.
+
+        *ended* may be told before this returns.
+        """
+        slot = self._slot(node)
+        return slot.reader.expect(slot.tree.extents(slot.nid(node), start, stop), ended)
+
+    def held(self, node: int, start: int, stop: int) -> AbstractContextManager[Buffer | None]:
+        """Lend a range of a file to the kernel, from any thread; None if not all of it is here."""
+        slot = self._slot(node)
+        extents = slot.tree.extents(slot.nid(node), start, stop)
+        return slot.reader.held(extents, paged_in=False)
 
     @property
     def trees(self) -> Sequence[Tree]:

@@ -40,7 +40,7 @@ class Client:
         proxies: Proxies | None = None,
         ca_file: Path | None = None,
         deadlines: Deadlines | None = None,
-        connections: int = 8,
+        connections: int = 16,
         dial: Dial = dial_tcp,
     ) -> None:
         """Take at most *connections* per server; trust *ca_file* besides the system's CAs."""

@@ -28,6 +28,7 @@ from chunkstore import (
 )
 from chunkstore.blobcache import BlobCache
 from chunkstore.eviction import usage
+from chunkstore.fetcher import WORKERS
 from chunkstore.imagestore import WAITING_READS, ImageStore
 from chunkstore.ledger import Ledger, Pulse, Tally
 from chunkstore.memory import MemoryOrigin
@@ -36,6 +37,7 @@ from chunkstore.readymap import READY
 from chunkstore.retrying import Retrying
 from chunkstore.stack import Counted, FirstOf
 from chunkstore.views import LENT
+from chunkstore.width import START
 from fixtures.blobs import MadeBlob, make_blob
 from fixtures.sources import (
     NOBODY,
@@ -235,14 +237,14 @@ class TestSingleFlight:
         gated = GatedSource(chunks_of(SMALL))
         store = await started(nursery, cache, gated)
         async with trio.open_nursery() as readers:
-            for index in range(0, 20, 2):  # every worker is busy, the rest waits
+            for index in range(0, 2 * WORKERS + 10, 2):  # every worker is busy, the rest waits
                 readers.start_soon(store.read, [SMALL.extent(index)])
             await wait_all_tasks_blocked(0.05)
             readers.cancel_scope.cancel()
         gated.gate.set()
-        await store.read([SMALL.extent(40)])
-        assert len(gated.batches) == 5
-        assert gated.batches[4] == [40]
+        await store.read([SMALL.extent(50)])
+        assert len(gated.batches) == WORKERS + 1
+        assert gated.batches[WORKERS] == [50]
 
     async def test_two_images_of_one_daemon_fetch_a_shared_chunk_once(
         self, cache: BlobCache, nursery: trio.Nursery
@@ -299,10 +301,10 @@ class TestAhead:
         for index in range(0, 40, 2):
             assert store.want(SMALL.blob, [SMALL.chunks[index]]) == 1
         await wait_all_tasks_blocked(0.05)
-        assert len(gated.batches) == 3  # one worker is kept for readers
+        assert len(gated.batches) == START
         nursery.start_soon(store.read, [SMALL.extent(63)])
         await wait_all_tasks_blocked(0.05)
-        assert gated.batches[3] == [63]
+        assert gated.batches[START] == [63]
         gated.gate.set()
 
     async def test_a_reader_of_a_chunk_that_is_wanted_waits_for_the_same_fetch(

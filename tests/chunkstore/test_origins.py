@@ -14,8 +14,9 @@ from chunkstore.http import Client, Deadlines
 from chunkstore.origins.directory import DirectoryOrigin
 from chunkstore.origins.http import HttpOrigin
 from fixtures.faulty import FaultyServer, Proper, Unsized, UntilClosed, Whole
+from fixtures.link import parse_rate
 from fixtures.memorynet import MemoryNet
-from fixtures.rangeserver import RangeServer, parse_rate
+from fixtures.rangeserver import RangeServer
 from tests.conformance.origin import BIG, FILES, OriginConformance
 
 

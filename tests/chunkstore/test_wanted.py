@@ -21,12 +21,15 @@ MADE = make_blob([4096] * 12)
 BLOB, CHUNKS = MADE.blob, MADE.chunks
 
 
-def wanted(batch_size: int = 3 * 4096, ahead_size: int = 8 * 4096) -> Wanted:
-    return Wanted(batch_size=batch_size, ahead_size=ahead_size)
+BATCH = 3 * 4096
 
 
-def taken(queue: Wanted, *, demanded_only: bool = False) -> list[int]:
-    batch = queue.take(demanded_only=demanded_only)
+def wanted(ahead_size: int = 8 * 4096) -> Wanted:
+    return Wanted(ahead_size=ahead_size)
+
+
+def taken(queue: Wanted, size: int = BATCH, *, demanded_only: bool = False) -> list[int]:
+    batch = queue.take(size, demanded_only=demanded_only)
     return [] if batch is None else [chunk.index for chunk in batch[1]]
 
 
@@ -85,10 +88,10 @@ def test_what_nobody_waits_for_any_more_is_not_taken() -> None:
 
 
 def test_a_chunk_larger_than_a_batch_goes_alone() -> None:
-    queue = wanted(batch_size=100)
+    queue = wanted()
     for index in (0, 1):
         assert queue.demand(BLOB, CHUNKS[index])
-    assert [taken(queue), taken(queue)] == [[0], [1]]
+    assert [taken(queue, 100), taken(queue, 100)] == [[0], [1]]
 
 
 class Queue(RuleBasedStateMachine):
@@ -119,7 +122,7 @@ class Queue(RuleBasedStateMachine):
 
     @rule(demanded_only=st.booleans())
     def take(self, demanded_only: bool) -> None:
-        batch = self.queue.take(demanded_only=demanded_only)
+        batch = self.queue.take(BATCH, demanded_only=demanded_only)
         assert (batch is not None) or not self.demanded
         if batch is None:
             return

@@ -19,6 +19,7 @@ from fixtures.small import BIG, small
 from fusefs import operations as module
 from fusefs.bareness import Bareness
 from fusefs.operations import Operations
+from fusefs.pagecache import PageCache
 from fusefs.translation import Translation
 from fusefs.vfs import ROOT, Image, Vfs
 from fusefs.vitals import Vitals
@@ -36,8 +37,14 @@ class Session:
         vfs = Vfs(Image("image", self.bootstrap, reader))
         self.bareness = Bareness(vfs.trees)
         self.taken = 0
+        self.pagecache = PageCache(vfs)
         self.operations = Operations(
-            vfs, self.vitals, self.translation, self.bareness, self._take_device
+            vfs,
+            self.pagecache,
+            self.vitals,
+            self.translation,
+            self.bareness,
+            self._take_device,
         )
 
     def _take_device(self) -> None:
@@ -73,9 +80,8 @@ async def test_absence_is_an_answer_that_is_kept(session: Session) -> None:
 
 async def test_names_that_come_and_go_are_asked_for_each_time(session: Session) -> None:
     vfs = Vfs()
-    operations = Operations(
-        vfs, session.vitals, session.translation, session.bareness, lambda: None
-    )
+    facts = (session.vitals, session.translation, session.bareness)
+    operations = Operations(vfs, PageCache(vfs), *facts, lambda: None)
     reader = DecodedFiles(Path())
     with pytest.raises(FUSEError) as caught:
         await operations.lookup(ROOT, b"image", CTX)
