@@ -181,7 +181,12 @@ class _Host:
     def told(self) -> Mapping[str, object]:
         """Return what ``status`` tells: sums, and of each image by its name."""
         images = {
-            name: {"image": found.image.name, "driver": found.shown.driver}
+            name: {
+                "image": found.image.name,
+                "driver": found.shown.driver,
+                "driver_reason": found.shown.reason,
+                "chunks": sum(blob.chunk_count for blob in found.image.bootstrap.blobs),
+            }
             | told(found.image, found.store)
             for name, found in self._hosted.items()
         }

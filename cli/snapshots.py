@@ -6,6 +6,7 @@ import logging
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -25,6 +26,7 @@ from .gallery import words
 from .lazy import RegistrySources
 from .pulling import Pulling
 from .setup import GalleryRequest, SnapshotterRequest
+from .whole import unpack_image
 
 logger = logging.getLogger(__name__)
 
@@ -54,14 +56,17 @@ async def _images(request: SnapshotterRequest, needed: list[str]) -> AsyncIterat
     if request.gallery is None:
         yield NoImages()
         return
-    gallery = Gallery(request.root, request.state, _launcher(request, request.gallery))
     with client_of(request.gallery.setup) as client:
+        launch = _launcher(request, request.gallery)
+        unpack = partial(unpack_image, client, request.gallery)
+        gallery = Gallery(request.root, request.state, launch, unpack)
         sources = RegistrySources(client, request.gallery.setup, request.gallery.registries)
         images = RegistryImages(sources, gallery)
         await gallery.start({LazyImage.decode(text).name for text in needed})
         await images.restore(needed)
         pulling = Pulling(client, request.gallery.registries, request.containerd, images)
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(gallery.watch)
             await nursery.start(serve_pulls, control_of(request.address), pulling)
             yield images
             nursery.cancel_scope.cancel()

@@ -2,7 +2,8 @@
 
 The session is a mount like any other, with a supervisor and a daemon of its own (`fusefs.mount`);
 it is told over its control socket which images to show. Where the kernel can, it shows the blobs
-as files and EROFS is mounted over them; else the image's own tree is what is used.
+as files and EROFS is mounted over them; else the image's own tree is what is used. Where there can
+be no session at all, images are unpacked whole.
 
 Tasks: a start of the session, and a mount or unmount of one image, exclude each other.
 """
@@ -10,6 +11,7 @@ Tasks: a start of the session, and a mount or unmount of one image, exclude each
 from __future__ import annotations
 
 import logging
+import shutil
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -25,6 +27,7 @@ from .control import Command, ask
 from .erofs import mount_erofs
 from .errors import Busy, FusefsError, KernelRefuses, MountFailed, NoAnswer
 from .kernel import unmount
+from .layers import measure
 from .lazyimages import LazyImage
 from .mount import unmount as end_session
 from .mountinfo import resolved, topmost
@@ -35,8 +38,15 @@ from .state import StateRoot
 
 logger = logging.getLogger(__name__)
 
+_WATCH = 2.0
+"""Seconds between looks at whether the daemon is still the same."""
+
 _PATIENCE = 50.0
 """Seconds for an image to be shown: its metadata may have to come again."""
+
+
+Unpack = Callable[[LazyImage, Credential | None, Path], Awaitable[None]]
+"""Writes all files of an image to a new directory, verified."""
 
 
 class Showing(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -68,12 +78,18 @@ class Gallery:
     """Mounts images below *root*: the session at ``session``, EROFS in ``images``."""
 
     def __init__(
-        self, root: Path, state: Path | None, launch: Callable[[Path], Awaitable[None]]
+        self,
+        root: Path,
+        state: Path | None,
+        launch: Callable[[Path], Awaitable[None]],
+        unpack: Unpack,
     ) -> None:
         """*launch* starts a session at a mountpoint and returns when it answers."""
+        self._unpack = unpack
         self._mountpoint = root / "session"
         self._images = root / "images"
-        for folder in (self._mountpoint, self._images):
+        self._whole = root / "whole"
+        for folder in (self._mountpoint, self._images, self._whole):
             if topmost(folder) is None:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._mountpoint = resolved(self._mountpoint)
@@ -95,9 +111,48 @@ class Gallery:
                 showing = Showing(name, image, user=user, secret=secret, is_identity=kind)
             elif name in self._shown:
                 showing = self._shown[name]
+            self._trees[name] = await self._lazily(showing) or await self._wholly(showing)
+
+    async def _lazily(self, showing: Showing) -> Path | None:
+        """Have an image shown; None where there can be no session, or all of it is here."""
+        if await trio.to_thread.run_sync((self._whole / showing.name).is_dir):
+            return None
+        try:
             await self._ready()
-            self._trees[name] = await self._show(showing)
-            self._shown[name] = showing
+        except MountFailed as exc:
+            logger.warning("images cannot be loaded lazily: %s", exc)
+            return None
+        tree = await self._show(showing)
+        self._shown[showing.name] = showing
+        return tree
+
+    async def _wholly(self, showing: Showing) -> Path:
+        """Unpack an image, all of it."""
+        tree = self._whole / showing.name
+        if not await trio.to_thread.run_sync(tree.is_dir):
+            logger.warning("an image is unpacked whole image=%s", showing.image.reference)
+            new = self._whole / f"new-{showing.name}"
+            await trio.to_thread.run_sync(partial(shutil.rmtree, new, ignore_errors=True))
+            await self._unpack(showing.image, showing.credential, new)
+            await trio.to_thread.run_sync(new.rename, tree)
+        return tree
+
+    async def watch(self) -> None:
+        """Tell a daemon that has taken a dead one's place who to be to registries, for ever.
+
+        Credentials are written down nowhere, so it cannot know.
+        """
+        last: object = None
+        while True:
+            await trio.sleep(_WATCH)
+            private = [one for one in self._shown.values() if one.secret]
+            try:
+                daemon = (await self._asked(Command.STATUS, None, 5.0)).get("daemon")
+                for showing in private if last not in (None, daemon) else ():
+                    await self._ask(Command.SHOW, showing)
+                last = daemon
+            except FusefsError as exc:
+                logger.info("the session does not answer: %s", exc)
 
     async def start(self, names: Collection[str]) -> None:
         """Have a session in which no images are shown but those of *names*: a crash may leave some.
@@ -111,6 +166,9 @@ class Gallery:
             logger.error("no images can be shown: %s", exc)
 
     async def _retain(self, names: Collection[str]) -> None:
+        for tree in await trio.to_thread.run_sync(lambda: list(self._whole.iterdir())):
+            if tree.name not in names:
+                await trio.to_thread.run_sync(partial(shutil.rmtree, tree, ignore_errors=True))
         found = (await self._asked(Command.STATUS, None, 5.0)).get("images")
         for name in set(found if isinstance(found, Mapping) else ()) - set(names):
             await trio.to_thread.run_sync(self._take_down, self._images / name)
@@ -127,6 +185,8 @@ class Gallery:
         async with self._changing[name]:
             self._trees.pop(name, None)
             self._shown.pop(name, None)
+            gone = partial(shutil.rmtree, self._whole / name, ignore_errors=True)
+            await trio.to_thread.run_sync(gone)
             await trio.to_thread.run_sync(self._take_down, self._images / name)
             if await trio.to_thread.run_sync(self._is_alive):
                 await self._ask(Command.HIDE, Showing(name, image))
@@ -142,6 +202,9 @@ class Gallery:
 
     async def usage(self, image: LazyImage) -> Usage:
         """Return the bytes of *image* that are here; none where nobody answers."""
+        tree = self._whole / image.name
+        if await trio.to_thread.run_sync(tree.is_dir):
+            return await trio.to_thread.run_sync(measure, tree)
         try:
             facts = await self._asked(Command.STATUS, None, 5.0)
         except FusefsError:

@@ -30,6 +30,9 @@ _TOKEN_USER = "<token>"
 _HUB_KEY = "https://index.docker.io/v1/"
 _LARGEST = 4 << 20
 
+_SECRET_KEYS = (".dockerconfigjson", ".dockercfg")
+"""What a Kubernetes secret of a registry keeps its Docker config under, new and old."""
+
 
 @dataclass(frozen=True, slots=True)
 class Credential:
@@ -57,6 +60,13 @@ class _Config(msgspec.Struct):
     auths: dict[str, _Entry] = msgspec.field(default_factory=dict)
     creds_store: str = msgspec.field(name="credsStore", default="")
     cred_helpers: dict[str, str] = msgspec.field(name="credHelpers", default_factory=dict)
+
+
+class _Secret(msgspec.Struct):
+    """A Kubernetes secret, as ``kubectl get secret -o json`` prints it."""
+
+    kind: str = ""
+    data: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class _Answer(msgspec.Struct):
@@ -136,9 +146,13 @@ def _decoded(entry: _Entry) -> Credential | None:
 
 
 def _read(path: Path) -> _Config | None:
+    """Read a Docker config, new or old, or the Kubernetes secret of one, a file or as mounted."""
     try:
+        if path.is_dir():
+            found = (_read(path / name) for name in _SECRET_KEYS)
+            return next((one for one in found if one is not None), None)
         with path.open("rb") as file:
-            return msgspec.json.decode(file.read(_LARGEST), type=_Config)
+            return _config(file.read(_LARGEST))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as exc:
@@ -146,6 +160,24 @@ def _read(path: Path) -> _Config | None:
     except msgspec.MsgspecError:
         # The decoder's words could quote what they stumbled over, which may be the secret.
         raise Malformed(f"{path}: not a Docker config") from None
+
+
+def _config(text: bytes) -> _Config:
+    """Read what a file holds; raises MsgspecError."""
+    secret = msgspec.json.decode(text, type=_Secret)
+    if secret.kind == "Secret":
+        kept = next((secret.data[key] for key in _SECRET_KEYS if key in secret.data), "e30=")
+        try:
+            text = b64decode(kept, validate=True)
+        except ValueError:
+            raise msgspec.DecodeError("not base64") from None
+    config = msgspec.json.decode(text, type=_Config)
+    if config.auths or config.creds_store or config.cred_helpers:
+        return config
+    try:
+        return _Config(auths=msgspec.json.decode(text, type=dict[str, _Entry]))
+    except msgspec.ValidationError:
+        return config
 
 
 async def _ask(helper: str, key: str, path: str | None) -> Credential | None:

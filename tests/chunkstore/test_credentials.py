@@ -41,12 +41,38 @@ CONFIGS: list[tuple[object, Credential | None]] = [
     ),
 ]
 
+DOCKER = {"auths": {HOST: {"auth": auth("me:pw")}}}
+OLD = {HOST: {"auth": auth("me:pw"), "email": "me@example"}, "other": {"auth": ""}}
+
+CONFIGS += [
+    (OLD, Credential("me", "pw")),
+    *(
+        ({"kind": "Secret", "data": {key: auth(json.dumps(value))}}, Credential("me", "pw"))
+        for key, value in ((".dockerconfigjson", DOCKER), (".dockercfg", OLD))
+    ),
+    ({"kind": "Secret", "data": {"password": auth("hush")}}, None),
+]
+
 
 @pytest.mark.parametrize(("config", "expected"), CONFIGS)
 async def test_a_docker_config_knows(
     tmp_path: Path, config: object, expected: Credential | None
 ) -> None:
     assert await Credentials([written(tmp_path, config)]).find(HOST) == expected
+
+
+async def test_a_kubernetes_secret_is_found_as_it_is_mounted(tmp_path: Path) -> None:
+    (tmp_path / ".dockerconfigjson").write_text(json.dumps(DOCKER))
+    assert await Credentials([tmp_path]).find(HOST) == Credential("me", "pw")
+
+
+@pytest.mark.parametrize("kept", ["no base64", auth("no json")])
+async def test_a_kubernetes_secret_that_cannot_be_read_is_malformed(
+    tmp_path: Path, kept: str
+) -> None:
+    path = written(tmp_path, {"kind": "Secret", "data": {".dockerconfigjson": kept}})
+    with pytest.raises(Malformed, match="not a Docker config"):
+        await Credentials([path]).find(HOST)
 
 
 async def test_docker_hub_is_kept_under_its_old_name(tmp_path: Path) -> None:

@@ -1,12 +1,17 @@
-"""A small tree, and the image of it."""
+"""A small tree and the image of it, and a machine that runs containers."""
 
 from __future__ import annotations
 
+import hashlib
+import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from fixtures.containerd import RealContainerd, is_installed
+from fixtures.node import Node, running_node, small_root
 from rafs.builder import build
 from rafs.sources.directory import DirectorySource
 from rafs.targets import DirectoryTarget
@@ -30,3 +35,44 @@ def image(tree: Path, tmp_path: Path) -> Path:
     """Build an image of the tree."""
     build(DirectorySource(tree), DirectoryTarget(tmp_path / "image"))
     return tmp_path / "image"
+
+
+@pytest.fixture(scope="session")
+def shell_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a root directory with a shell, and a megabyte in /data/file."""
+    return small_root(tmp_path_factory.mktemp("tree") / "root", file=os.urandom(1 << 20))
+
+
+@pytest.fixture(scope="session")
+def digest(shell_tree: Path) -> str:
+    """Return what ``md5sum`` says of /data/file."""
+    return hashlib.md5((shell_tree / "data/file").read_bytes(), usedforsecurity=False).hexdigest()
+
+
+@pytest.fixture(scope="session")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Node, RealContainerd]]:
+    """Run a registry, the snapshotter and containerd for all the tests of containers."""
+    if os.geteuid():
+        pytest.skip("only root runs containerd")
+    assert is_installed(), "scripts/test installs containerd"
+    with running_node(tmp_path_factory.mktemp("node"), "--read-deadline", "3s") as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def lazy(machine: tuple[Node, RealContainerd], shell_tree: Path) -> str:
+    """Return the reference of a lazy image of the tree."""
+    return machine[0].build(shell_tree, "small:lazy")
+
+
+@pytest.fixture
+def node(machine: tuple[Node, RealContainerd]) -> Node:
+    """Return what pulls and serves images."""
+    return machine[0]
+
+
+@pytest.fixture
+def containerd(machine: tuple[Node, RealContainerd]) -> Iterator[RealContainerd]:
+    """Return containerd; nothing may stay of a test's images."""
+    yield machine[1]
+    machine[1].clear()
