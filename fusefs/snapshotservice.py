@@ -6,6 +6,7 @@ under way; some wait for registries, each no longer than its deadline.
 
 from __future__ import annotations
 
+import errno
 import itertools
 import logging
 import os
@@ -45,6 +46,7 @@ from .errors import (
     SnapshotExists,
 )
 from .snapshots import Change, Snapshot
+from .snapshotstore import is_full
 from .snapshotter import Snapshotter
 
 logger = logging.getLogger(__name__)
@@ -119,7 +121,16 @@ def _claim(address: Path) -> None:
     raise MountFailed(f"{address}: somebody listens there already")
 
 
+def _is_full(exc: Exception) -> bool:
+    if isinstance(exc, sqlite3.Error):
+        return is_full(exc)
+    return isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def _translated(exc: Exception) -> tuple[grpc.StatusCode, str]:
+    if _is_full(exc):
+        logger.error("a request failed: the disk is full: %s", exc)
+        return grpc.StatusCode.RESOURCE_EXHAUSTED, f"the disk is full: {exc}"
     for kind, code in _CODES:
         if isinstance(exc, kind):
             if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNKNOWN):

@@ -7,6 +7,7 @@ with its folder or a folder without a record, which the next start removes.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -77,6 +78,9 @@ class SnapshotStore:
                 for statement in _SCHEMA.split(";"):
                     self._database.execute(statement)
                 self._database.execute(f"PRAGMA user_version = {_VERSION}")
+
+        self._reserve = Reserve(path.with_name(f"{path.name}.reserve"))
+        self._reserve.restore()
 
     def close(self) -> None:
         """Close the database."""
@@ -169,7 +173,23 @@ class SnapshotStore:
         return after
 
     def remove(self, key: str) -> Snapshot:
-        """Forget a snapshot that nothing stands on, and return what it was."""
+        """Forget a snapshot that nothing stands on, and return what it was.
+
+        That must be possible on a full disk: nothing else would free it.
+        """
+        try:
+            return self._remove(key)
+        except sqlite3.OperationalError as exc:
+            if not is_full(exc):
+                raise
+            self._reserve.release()
+            return self._remove(key)
+
+    def replenish(self) -> None:
+        """Take back what `remove` may have needed, once there is room again."""
+        self._reserve.restore()
+
+    def _remove(self, key: str) -> Snapshot:
         with self._transaction():
             snapshot = self.get(key)
             try:
@@ -200,6 +220,37 @@ class SnapshotStore:
             self._database.execute("ROLLBACK")
             raise
         self._database.execute("COMMIT")
+
+
+class Reserve:
+    """Room on the disk for the records of removals, kept by a file that is nothing else."""
+
+    SIZE = 1 << 20
+    """Bytes; a removal writes some pages of 4 KiB."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def restore(self) -> None:
+        """Take it, if there is room."""
+        if not self._path.exists():
+            part = self._path.with_name(f"{self._path.name}.part")
+            try:
+                with part.open("wb") as file:
+                    os.posix_fallocate(file.fileno(), 0, self.SIZE)
+                part.rename(self._path)
+            except OSError:
+                part.unlink(missing_ok=True)
+
+    def release(self) -> None:
+        """Give it away."""
+        self._path.unlink(missing_ok=True)
+
+
+def is_full(error: sqlite3.Error) -> bool:
+    """Say whether *error* is that of a full disk."""
+    code: int = getattr(error, "sqlite_errorcode", 0)  # only what SQLite itself raised has one
+    return code & 0xFF == sqlite3.SQLITE_FULL
 
 
 @contextmanager

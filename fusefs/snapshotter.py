@@ -187,6 +187,7 @@ class Snapshotter:
             await trio.to_thread.run_sync(self._layers.remove, snapshot)
         elif snapshot.image:
             await self._release(snapshot.image)
+        await self._stored(self._store.replenish)
 
     async def cleanup(self) -> None:
         """Remove folders that belong to no snapshot."""

@@ -88,16 +88,19 @@ class Client:
     def leased(self, name: str, expires: str) -> Iterator[None]:
         """Keep what is made in the block from being collected before it has a name.
 
-        The lease *name* ends by itself at *expires*, a time as RFC 3339 writes it.
+        What a block that fails has made is collected at once. The lease *name* ends by itself at
+        *expires*, a time as RFC 3339 writes it.
         """
         self._call("leases.v1.Leases/Create", Lease(name, {"containerd.io/gc.expire": expires}))
         before = self._metadata
         self._metadata = (*before, ("containerd-lease", name))
+        ended_well = False
         try:
             yield
+            ended_well = True
         finally:
             self._metadata = before
-            self._call("leases.v1.Leases/Delete", DeleteLease(name))
+            self._call("leases.v1.Leases/Delete", DeleteLease(name, sync=not ended_well))
 
     def put_content(self, descriptor: Descriptor, parts: Iterable[bytes], labels: Labels) -> None:
         """Store content, unless it is there; then only its labels are set."""

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import trio
 
+from fixtures.smalldisk import small_disk
 from fixtures.snapshotting import TableImages, snapshotter
 from fusefs.containerd.messages import Kind, Mount
 from fusefs.errors import BadRequest, NoSnapshot, NotInThisState, SnapshotError, SnapshotExists
@@ -277,3 +280,30 @@ async def test_nothing_ordinary_stands_on_a_data_layer(tmp_path: Path) -> None:
             with pytest.raises(NotInThisState, match="data layer"):
                 await make("container", "sha256:data", {})
         assert folders(tmp_path) == []
+
+
+@pytest.mark.kernel
+async def test_a_full_disk_is_freed_by_removing(tmp_path: Path) -> None:
+    if os.geteuid():
+        pytest.skip("only root mounts a small disk")
+    root = tmp_path / "root"
+    with small_disk(root, "4m"), snapshotter(root) as service:
+        await service.prepare("big", "", {})
+        fill(root / "snapshots/1/fs/big")
+        with pytest.raises((sqlite3.OperationalError, OSError)):
+            await many(service)
+        await service.remove("big")
+        await service.prepare("another", "", {})
+        assert (root / "metadata.db.reserve").stat().st_size > 0
+
+
+async def many(service: Snapshotter) -> None:
+    for number in range(100):
+        await service.prepare(f"more {number}", "", {})
+
+
+def fill(path: Path) -> None:
+    """Write a file until there is no room."""
+    with suppress(OSError), path.open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
