@@ -236,8 +236,8 @@ def test_what_was_downloaded_before_stays(client: Naiad, server: HubServer, tmp_
 @pytest.mark.parametrize(
     ("words", "code", "why"),
     [
-        (("inspect", "hf:org/model"), 1, "not supported: hf:org/model@main: its chunks"),
-        (("check", "hf:org/model"), 1, "not supported: hf:org/model@main: its chunks"),
+        (("inspect", "hf:org/model"), 1, "not supported: hf:org/model: its chunks"),
+        (("check", "hf:org/model"), 1, "not supported: hf:org/model: its chunks"),
         (
             ("mount", "--driver", "erofs", "hf:org/model", "mnt"),
             2,
