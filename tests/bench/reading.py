@@ -1,12 +1,14 @@
-"""Reading through a mount: cold from an HTTP origin, local, and in the page cache.
+"""Reading through a mount: cold from HTTP and a registry, local, and in the page cache.
 
     python -m tests.bench.reading [--runs 5] [--gib 1] [--json FILE] [FOLDER]
 
-Needs root (mounting, dropping caches), curl, and about 5 times the size in FOLDER.
+Each with both drivers. Needs root (mounting, dropping caches), curl, docker-registry, squashfuse,
+and about 8 times the size in FOLDER.
 """
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import random
@@ -21,8 +23,12 @@ from pathlib import Path
 import blake3
 import click
 
-from .side_by_side import Table, drop_caches, naiad, seconds
+from fixtures.registry import running_registry
+
+from .side_by_side import Table, drop_caches, naiad, own_memory, seconds
 from .trees import large_file
+
+DRIVERS = "erofs", "fuse"
 
 STEP = 1 << 20
 POINTS = 200
@@ -85,10 +91,9 @@ class Reading:
         self.folder = folder
         self.plain = folder / "source" / "large.bin"
         self.image = folder / "image"
-        self.mountpoint = folder / "mnt"
         self.plain.parent.mkdir()
         large_file(self.plain, size)
-        naiad("build", str(self.plain.parent), str(self.image))
+        naiad("build", str(self.plain.parent), str(self.image), "--chunk-size", "1MiB")
         (self.blob,) = (self.image / "blobs").iterdir()
 
     def fresh_cache(self) -> Path:
@@ -97,15 +102,22 @@ class Reading:
         shutil.rmtree(cache, ignore_errors=True)
         return cache
 
-    def cold(self, url: str) -> float:
-        """GB/s of a first read: fetched, verified, cached."""
-        with mounted(url, self.mountpoint, self.fresh_cache()) as root:
-            return rate(root / "large.bin")
+    @contextmanager
+    def mounted(self, image: str, driver: str, *options: str) -> Iterator[Path]:
+        """Mount *image* with an empty cache; yields the large file."""
+        place, cache = self.folder / driver, self.fresh_cache()
+        with mounted(image, place, cache, "--driver", driver, *options) as root:
+            yield root / "large.bin"
 
-    def cold_point(self, url: str) -> float:
+    def cold(self, image: str, driver: str, *options: str) -> float:
+        """GB/s of a first read: fetched, verified, cached."""
+        with self.mounted(image, driver, *options) as path:
+            return rate(path)
+
+    def cold_point(self, image: str, driver: str) -> float:
         """Milliseconds of 4 KiB in a chunk that has to be fetched."""
-        with mounted(url, self.mountpoint, self.fresh_cache()) as root:
-            return random_points(root / "large.bin", STEP)
+        with self.mounted(image, driver) as path:
+            return random_points(path, STEP)
 
     def download(self, url: str) -> float:
         """GB/s of downloading the blob, then hashing it."""
@@ -114,39 +126,93 @@ class Reading:
         out.unlink(missing_ok=True)
 
         def work() -> None:
-            source = f"{url}/blobs/{self.blob.name}"
-            subprocess.run(["curl", "-s", "-o", str(out), source], check=True)
+            subprocess.run(["curl", "-s", "-f", "-o", str(out), url], check=True)
             subprocess.run(["b3sum", str(out)], check=True, stdout=subprocess.DEVNULL)
 
         return self.blob.stat().st_size / seconds(work) / 1e9
 
 
-def local_rows(table: Table, reading: Reading, cache: Path) -> None:
-    """Measure what is already in the cache against the same file on the disk."""
-    with mounted(str(reading.image), reading.mountpoint, cache) as root:
-        path = root / "large.bin"
-        read_all(path)
-        check_same(path, reading.plain)
+def each(measure: Callable[[str], float]) -> dict[str, Callable[[], float]]:
+    """Return a contender per driver."""
+    return {f"naiad {driver}": lambda driver=driver: measure(driver) for driver in DRIVERS}  # type: ignore[misc]
+
+
+def http_rows(table: Table, reading: Reading) -> None:
+    """Measure what comes from a web server."""
+    with served(reading.image) as url:
         table.row(
-            "sequential, local, page cache cold",
+            "sequential, cold, from loopback HTTP, verified",
             "GB/s",
-            {"naiad": lambda: rate(path), "ext4": lambda: rate(reading.plain)},
-        )
-        read_all(path)
-        read_all(reading.plain)
-        table.row(
-            "sequential, page cache warm",
-            "GB/s",
-            {
-                "naiad": lambda: rate(path, lambda: None),
-                "ext4": lambda: rate(reading.plain, lambda: None),
-            },
+            each(lambda driver: reading.cold(url, driver))
+            | {"curl+b3sum": lambda: reading.download(f"{url}/blobs/{reading.blob.name}")},
         )
         table.row(
-            "random 4 KiB, local, page cache cold, median",
+            "random 4 KiB of a missing chunk, loopback HTTP, median",
             "ms",
-            {"naiad": lambda: cold_points(path), "ext4": lambda: cold_points(reading.plain)},
+            each(lambda driver: reading.cold_point(url, driver)),
         )
+
+
+def registry_rows(table: Table, reading: Reading) -> None:
+    """Measure what comes from docker-registry."""
+    with running_registry(reading.folder / "registry") as registry:
+        name, plain = f"{registry.host}/bench:1", "--plain-http"
+        source = str(reading.plain.parent)
+        naiad("build", source, name, plain, "--chunk-size", "1MiB")
+        url = f"{registry.url}/v2/bench/blobs/sha256:{reading.blob.name}"
+        table.row(
+            "sequential, cold, from docker-registry, verified",
+            "GB/s",
+            each(lambda driver: reading.cold(name, driver, plain))
+            | {"curl+b3sum": lambda: reading.download(url)},
+        )
+
+
+@contextmanager
+def squashfused(source: Path, folder: Path) -> Iterator[Path]:
+    """Mount *source* through squashfuse, as an image that is not compressed."""
+    image, mountpoint = folder / "squash.img", folder / "squash"
+    mountpoint.mkdir()
+    words = ["mksquashfs", source, image, "-noD", "-noF", "-noI", "-quiet", "-no-progress"]
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["squashfuse", image, mountpoint], check=True)
+    try:
+        yield mountpoint
+    finally:
+        subprocess.run(["fusermount3", "-u", mountpoint], check=True)
+
+
+def local_rows(table: Table, reading: Reading) -> None:
+    """Measure what is already in the cache against the same file on the disk."""
+    cache, image = reading.fresh_cache(), str(reading.image)
+    fuse, erofs = (reading.folder / f"local-{driver}" for driver in ("fuse", "erofs"))
+    with (
+        mounted(image, fuse, cache, "--driver", "fuse"),
+        mounted(image, erofs, cache, "--driver", "erofs"),
+        squashfused(reading.plain.parent, reading.folder) as squash,
+    ):
+        roots = {"naiad erofs": erofs, "naiad fuse": fuse, "squashfuse": squash}
+        paths = {name: root / "large.bin" for name, root in roots.items()}
+        paths["ext4"] = reading.plain
+        read_all(paths["naiad fuse"])
+        check_same(paths["naiad fuse"], reading.plain)
+        check_same(paths["naiad erofs"], reading.plain)
+        rows = {name: lambda path=path: rate(path) for name, path in paths.items()}
+        table.row("sequential, local, page cache cold", "GB/s", rows)  # type: ignore[arg-type]
+        warm = {name: lambda path=path: warm_rate(path) for name, path in paths.items()}
+        table.row("sequential, page cache warm", "GB/s", warm)  # type: ignore[arg-type]
+        points = {name: lambda path=path: cold_points(path) for name, path in paths.items()}
+        table.row("random 4 KiB, local, page cache cold, median", "ms", points)  # type: ignore[arg-type]
+        for name, root in (("erofs", erofs), ("fuse", fuse)):
+            facts = json.loads(naiad("status", "--json", str(root)))[0]
+            size = f"  memory of the {name} daemon, not mapped from files"
+            print(f"{size:58s} {own_memory(facts['daemon']):.0f} MiB", flush=True)
+
+
+def warm_rate(path: Path) -> float:
+    """Return the GB/s of reading *path* a second time."""
+    read_all(path)
+    return rate(path, lambda: None)
 
 
 def cold_points(path: Path) -> float:
@@ -177,21 +243,9 @@ def main(folder: Path, runs: int, gib: float, out: Path | None) -> None:
     table = Table(runs, out)
     with tempfile.TemporaryDirectory(prefix="naiad-bench-", dir=folder) as scratch:
         reading = Reading(Path(scratch), int(gib * (1 << 30)))
-        with served(reading.image) as url:
-            table.row(
-                "sequential, cold, from loopback HTTP, verified",
-                "GB/s",
-                {
-                    "naiad": lambda: reading.cold(url),
-                    "curl+b3sum": lambda: reading.download(url),
-                },
-            )
-            table.row(
-                "random 4 KiB of a missing chunk, loopback HTTP, median",
-                "ms",
-                {"naiad": lambda: reading.cold_point(url)},
-            )
-        local_rows(table, reading, reading.fresh_cache())
+        http_rows(table, reading)
+        registry_rows(table, reading)
+        local_rows(table, reading)
     table.write()
 
 

@@ -1,7 +1,7 @@
 """Side by side: contenders measured in turn, their medians printed as one row of a table.
 
 The machine's speed drifts, so the contenders of a row take turns (A B A B …) and the row tells the
-ratio of the medians. Nothing here judges.
+ratios of the medians to that of the last contender. Nothing here judges.
 """
 
 from __future__ import annotations
@@ -29,10 +29,13 @@ class Row:
     runs: dict[str, list[float]]
 
     def __str__(self) -> str:
-        figures = "   ".join(f"{name} {value:.4g}" for name, value in self.medians.items())
-        first, *others = self.medians.values()
-        ratio = f"   ({first / others[0]:.2f}x)" if others and others[0] else ""
-        return f"{self.what:58s} {figures} {self.unit}{ratio}"
+        *_, beside = self.medians
+        measure = self.medians[beside]
+        told = []
+        for name, value in self.medians.items():
+            ratio = f" ({value / measure:.2f}x)" if name != beside and measure else ""
+            told.append(f"{name} {value:.4g}{ratio}")
+        return f"{self.what:58s} {'   '.join(told)} {self.unit}"
 
 
 class Table:
@@ -79,8 +82,8 @@ def naiad(*arguments: str) -> str:
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-def peak_rss(pid: int) -> float:
-    """Return the peak resident memory of *pid* that is not mapped from files, in MiB."""
+def own_memory(pid: int) -> float:
+    """Return the resident memory of *pid* that is not mapped from files, in MiB."""
     facts = dict(
         line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
     )
