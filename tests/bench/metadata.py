@@ -7,10 +7,12 @@ Needs root, squashfuse and mksquashfs.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,8 +21,10 @@ from pathlib import Path
 import click
 
 from .reading import mounted
-from .side_by_side import Table, drop_caches, naiad, seconds
+from .side_by_side import Table, drop_caches, naiad, own_memory, seconds
 from .trees import source_tree
+
+DRIVERS = "erofs", "fuse"
 
 Contenders = dict[str, Path]
 
@@ -89,18 +93,24 @@ def rows(table: Table, roots: Contenders, names: list[str]) -> None:
     cold_and_warm(table, "open+read of a small file, local", "us", reading)  # type: ignore[arg-type]
 
 
-def first_ls(image: Path, mountpoint: Path, cache: Path) -> float:
+def first_ls(image: Path, mountpoint: Path, cache: Path, driver: str) -> float:
     """Return seconds from the command to the end of the first ``ls``."""
     shutil.rmtree(cache, ignore_errors=True)
 
     def work() -> None:
-        naiad("mount", str(image), str(mountpoint), "--cache", str(cache))
+        naiad("mount", str(image), str(mountpoint), "--cache", str(cache), "--driver", driver)
         run("ls", str(mountpoint))
 
     try:
         return seconds(work)
     finally:
         naiad("umount", str(mountpoint))
+
+
+def imports() -> float:
+    """Return seconds of an interpreter that loads all that a mount does, and nothing more."""
+    code = "import cli.main, cli.commands.mount, cli.daemon"
+    return seconds(lambda: run(sys.executable, "-c", code))
 
 
 @click.command()
@@ -119,14 +129,25 @@ def main(folder: Path, runs: int, files: int, out: Path | None) -> None:
         naiad("build", str(source), str(image))
         mountpoint.mkdir()
         cache = scratch / "cache"
-        ready = {"naiad": lambda: first_ls(image, mountpoint, cache)}
-        table.row("mount to the end of the first ls", "s", ready)
-        with mounted(str(image), mountpoint, cache), squashfused(source, scratch) as squash:
-            for path in sample(mountpoint, names, len(names)):
+        ready = {
+            f"naiad {driver}": lambda driver=driver: first_ls(image, mountpoint, cache, driver)
+            for driver in DRIVERS
+        }
+        table.row("mount to the end of the first ls", "s", {**ready, "imports alone": imports})
+        kernel, fuse = scratch / "erofs", scratch / "fuse"
+        with (
+            mounted(str(image), kernel, cache, "--driver", "erofs"),
+            mounted(str(image), fuse, cache, "--driver", "fuse"),
+            squashfused(source, scratch) as squash,
+        ):
+            for path in sample(fuse, names, len(names)):
                 Path(path).read_bytes()
-            rows(table, {"naiad": mountpoint, "ext4": source, "squashfuse": squash}, names)
-            report = naiad("status", str(mountpoint), "--json")
-            print(report)
+            roots = {"naiad erofs": kernel, "naiad fuse": fuse}
+            rows(table, {**roots, "squashfuse": squash, "ext4": source}, names)
+            for name, root in roots.items():
+                facts = json.loads(naiad("status", "--json", str(root)))[0]
+                what = f"  memory of the daemon of {name}, not mapped from files"
+                print(f"{what:58s} {own_memory(facts['daemon']):.0f} MiB", flush=True)
     table.write()
 
 
