@@ -86,7 +86,7 @@ def step(console: Console, words: str) -> None:
 
 def gather(tree: Path) -> Path:
     """Copy the interpreter and its library to *tree*, and write a large sorted table."""
-    (tree / "bin").mkdir(parents=True)
+    (tree / "bin").mkdir(parents=True, exist_ok=True)
     shutil.copy2(Path(sys.executable).resolve(), tree / "bin" / VERSION)
     ignored = shutil.ignore_patterns("site-packages", "dist-packages", "__pycache__", "config-*")
     shutil.copytree(Path(os.__file__).parent, tree / "lib" / VERSION, symlinks=True, ignore=ignored)
