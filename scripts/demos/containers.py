@@ -63,9 +63,7 @@ def main() -> None:
             )
             step(console, "ctr pull app:1 over 100 Mbit/s, and the program in it")
             whole = measured(node, containerd, "app:1", "overlayfs")
-            step(
-                console, "naiad pull app:1-lazy over the same link, and the program in it"
-            )
+            step(console, "naiad pull app:1-lazy over the same link, and the program in it")
             lazy = measured(node, containerd, "app:1-lazy", "naiad")
             step(console, "A container goes on while naiad's daemon is killed three times")
             lines = killed(node, containerd)
