@@ -87,7 +87,7 @@ async def _fetching(
         url, ask = _place(request, client)
         private = frozenset(name.lower() for name, _ in request.headers) - _HARMLESS
         asked = Request("GET", url, request.headers, private=private)
-        task = FileTask(url, request.headers, request.tag, request.ignored, request.shared)
+        task = FileTask.of(url, request.headers, request.tag, request.ignored, request.shared)
         file = UrlFile(asked, slowed(ask, bucket) if bucket else ask)
         yield Fetching(task, file, cache, patience=request.setup.patience, moved=advance)
 

@@ -2,8 +2,9 @@
 
 A task is named by what makes two requests mean the same file: the url without the query's keys that
 only sign it, a tag, and every header, because a header may be a credential or choose the content;
-``--share`` leaves the headers out. Each field goes into the name with its length, so that no two
-requests can be taken for one another.
+``--share`` says so instead of them. Each field goes into the name with its length, so that no two
+requests can be taken for one another. A seed makes the name anew from what it is told to read, so
+that nobody can have it publish one file's digests as another's.
 
 What the origin says of the file (its state) makes a *version* of the task. Versions have caches of
 their own, so that pieces of two of them never meet.
@@ -11,14 +12,16 @@ their own, so that pieces of two of them never meet.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from urllib.parse import unquote_plus
 
 from blake3 import blake3
 
 from chunkstore import Algorithm, Blob, Chunk, Codec, Digest, Malformed
 from chunkstore.http import Url
+from chunkstore.http.client import basic
 from chunkstore.origins.url import State
 
 PIECE_SIZE = 1 << 20
@@ -36,37 +39,68 @@ _IN_ORDER = "once:"
 """How a validator begins that stands for a single reading of an origin that gives none."""
 
 
+class Sharing(enum.Enum):
+    """Who else gets what a request's headers open."""
+
+    PLAIN = "plain"
+    """There are no headers."""
+    PRIVATE = "private"
+    """Who sends the same ones."""
+    SHARED = "shared"
+    """Who says so of the same url."""
+
+
 @dataclass(frozen=True, slots=True)
 class FileTask:
     """What is asked for."""
 
     url: Url
-    headers: tuple[tuple[str, str], ...] = ()
+    """Without a password: that is a header."""
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     tag: str = ""
     ignored: frozenset[str] = frozenset()
     """Keys of the query that make no difference."""
     shared: bool = False
-    """Headers make no difference either: whoever asks the swarm gets what they open."""
+    """What headers open is for everybody who says so."""
+
+    @classmethod
+    def of(
+        cls,
+        url: Url,
+        headers: tuple[tuple[str, str], ...] = (),
+        tag: str = "",
+        ignored: frozenset[str] = frozenset(),
+        shared: bool = False,
+    ) -> FileTask:
+        """Return the task, with a password in *url* as the header that it is sent as."""
+        if url.userinfo and not any(name.lower() == "authorization" for name, _ in headers):
+            headers = (*headers, ("Authorization", basic(url.userinfo) or ""))
+        return cls(replace(url, userinfo=None), headers, tag, ignored, shared)
 
     @property
     def id(self) -> bytes:
         """The task's name, 32 bytes."""
         hasher = blake3(derive_key_context="naiad file task, version 1")
-        for field in self._fields():
-            data = field.encode("utf-8", "surrogateescape")
+        for text in self._fields():
+            data = text.encode("utf-8", "surrogateescape")
             hasher.update(len(data).to_bytes(8, "little") + data)
         return hasher.digest()
 
     @property
-    def private(self) -> bool:
-        """Whether only who has the same credentials can name it."""
-        return bool(not self.shared and (self.headers or self.url.userinfo))
+    def sharing(self) -> Sharing:
+        """Who else may have it."""
+        if not self.headers:
+            return Sharing.PLAIN
+        return Sharing.SHARED if self.shared else Sharing.PRIVATE
 
     def _fields(self) -> Iterator[str]:
+        # The ignored keys are part of it: whoever says so himself must be content with what
+        # others made of them, and nobody else.
         yield without_keys(self.url, self.ignored).absolute
         yield self.tag
-        if self.private:
-            yield self.url.userinfo or ""
+        yield "&".join(sorted(self.ignored))
+        yield self.sharing.value
+        if self.sharing is Sharing.PRIVATE:
             for name, value in sorted((name.lower(), value) for name, value in self.headers):
                 yield name
                 yield value
@@ -95,14 +129,19 @@ class Version:
             raise Malformed(f"a file of {self.length} bytes: 16 TiB are the most")
 
     @property
-    def blob_id(self) -> str:
-        """The name of its blob in the cache, apart under the task."""
+    def id(self) -> bytes:
+        """Its name among hosts that exchange its pieces, 32 bytes."""
         hasher = blake3(derive_key_context="naiad file version, version 1")
         hasher.update(self.task)
         length = "" if self.in_order else str(self.length)  # which is learned at the end only
         hasher.update(length.encode() + b"\0")
         hasher.update(self.validator.encode("utf-8", "surrogateescape"))
-        return "file-" + hasher.hexdigest()[:40]
+        return hasher.digest()
+
+    @property
+    def blob_id(self) -> str:
+        """The name of its blob in the cache."""
+        return "file-" + self.id.hex()[:40]
 
     @property
     def owner(self) -> Digest:

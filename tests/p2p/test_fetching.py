@@ -68,7 +68,7 @@ class Site:
         where = Url.parse(url)
         private = frozenset(name.lower() for name, _ in headers)
         file = UrlFile.plain(Request("GET", where, headers, private=private), self.client)
-        task = FileTask(where, headers, shared=shared)
+        task = FileTask.of(where, headers, shared=shared)
         self.last = Fetching(task, file, self.cache, patience=30)
         async with self.last.fetched() as store:
             await put_out(store, self.folder / "out", digest)

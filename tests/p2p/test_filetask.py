@@ -10,10 +10,11 @@ from chunkstore.origins.url import State
 from p2p.filetask import MOST_PIECES, PIECE_SIZE, Digests, FileTask, Version, version
 
 TASK = bytes(range(32))
+SIG = frozenset({"sig"})
 
 
 def task(url: str = "http://a/f?x=1&sig=2", **told: object) -> FileTask:
-    return FileTask(Url.parse(url), **told)  # type: ignore[arg-type]
+    return FileTask.of(Url.parse(url), **told)  # type: ignore[arg-type]
 
 
 SAME = [
@@ -21,12 +22,12 @@ SAME = [
     (task("http://a:80/f"), task("http://a/f")),
     (task("http://A/f"), task("http://a/f")),
     (task("http://a/f#part"), task("http://a/f")),
-    (task(ignored=frozenset({"sig"})), task("http://a/f?x=1&sig=9", ignored=frozenset({"sig"}))),
-    (task("http://a/f?sig=1", ignored=frozenset({"sig"})), task("http://a/f")),
-    (task("http://a/f?%73ig=1", ignored=frozenset({"sig"})), task("http://a/f")),
+    (task(ignored=SIG), task("http://a/f?x=1&sig=9", ignored=SIG)),
+    (task("http://a/f?sig=1", ignored=SIG), task("http://a/f", ignored=SIG)),
+    (task("http://a/f?%73ig=1", ignored=SIG), task("http://a/f", ignored=SIG)),
     (task(headers=(("A", "1"), ("B", "2"))), task(headers=(("b", "2"), ("a", "1")))),
-    (task(headers=(("A", "1"),), shared=True), task()),
-    (task("http://u:p@a/f", shared=True), task("http://a/f")),
+    (task(headers=(("A", "1"),), shared=True), task(headers=(("A", "2"),), shared=True)),
+    (task("http://u:p@a/f"), task("http://a/f", headers=(("Authorization", "Basic dTpw"),))),
 ]
 
 OTHER = [
@@ -38,6 +39,8 @@ OTHER = [
     (task("http://u:p@a/f"), task("http://a/f")),
     (task(headers=(("A", "12"), ("B", "3"))), task(headers=(("A", "1"), ("B", "23")))),
     (task("http://a/f", tag="x"), task("http://a/fx")),
+    (task("http://a/f?sig=1", ignored=SIG), task("http://a/f")),
+    (task(headers=(("A", "1"),), shared=True), task()),
 ]
 
 
