@@ -154,6 +154,19 @@ class Version:
         return self.validator.startswith(_IN_ORDER)
 
     @property
+    def state(self) -> State:
+        """Return what its origin must say."""
+        told = self.validator.removeprefix(_IN_ORDER) if self.in_order else self.validator
+        if self.in_order and not told.startswith(('"', "W/")) and " " not in told:
+            told = ""  # a nonce
+        return State(self.length, told, ranged=not self.in_order)
+
+    @property
+    def shareable(self) -> bool:
+        """Whether other hosts can come to the same version: it has a length and a validator."""
+        return bool(self.length and self.state.validator)
+
+    @property
     def count(self) -> int:
         """How many pieces it has; as many as there can be while nobody knows."""
         return MOST_PIECES if self.length is None else -(-self.length // PIECE_SIZE)

@@ -1,0 +1,313 @@
+"""FileDownload: a file's task at this host.
+
+A child wants all of it (bulk); the `Chooser` says what to ask of whom, as for a blob's chunks. Two
+things differ. A piece can be asked of a peer only when its digest is known: the scheduler tells it,
+from seeds, or from whoever had the grant where there is no seed. And what this host holds counts,
+for the scheduler, only when its digest was published, because nobody else could ask for it before.
+
+Tasks: those of `Download`, and the caller's of ``complete``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from random import Random
+
+import trio
+
+from chunkstore import (
+    Algorithm,
+    Blob,
+    Buffer,
+    Changed,
+    Chunk,
+    ChunkSource,
+    ChunkstoreError,
+    Deliver,
+    Digest,
+    Malformed,
+)
+from chunkstore.ledger import Ledger
+
+from . import messages, runs
+from .choosing import Chooser
+from .download import Download, Wish
+from .filestore import FileStore
+from .filetask import FileTask, Version
+from .holdings import Holding
+from .messages import Body, Description, Parent
+from .parents import Parents
+
+logger = logging.getLogger(__name__)
+
+UNSCHEDULED, SCHEDULED = 5.0, 30.0
+"""Seconds without a piece after which the origin is read without a grant, when no scheduler is
+there to ask, and when there is one."""
+
+UNGRANTED = 8
+"""Pieces that are read so at a time."""
+
+PER_MESSAGE = 1024
+"""Digests of one PUBLISH."""
+
+_UNKNOWN = Digest(Algorithm.BLAKE3, bytes(32))
+
+
+def describe(task: FileTask, version: Version) -> Description:
+    """Return what a seed must know to read the file; for nobody else."""
+    return Description(
+        "file",
+        task.url.absolute,
+        version.length or 0,
+        version.count,
+        validator=version.validator,
+        headers=list(task.headers),
+        tag=task.tag,
+        ignored=sorted(task.ignored),
+        shared=task.shared,
+    )
+
+
+def outline(task: FileTask, version: Version) -> Description:
+    """Return what everybody may know: neither the query nor headers."""
+    return Description(
+        "file",
+        str(task.url)[:1024],
+        version.length or 0,
+        version.count,
+        validator=version.validator,
+    )
+
+
+class FileDownload(Download):
+    """One version of a file at this host."""
+
+    def __init__(
+        self,
+        handle: int,
+        task: FileTask,
+        store: FileStore,
+        parents: Parents,
+        holding: Holding,
+        *,
+        bulk: bool,
+    ) -> None:
+        """Take part in *task*; *bulk*: to have all of it."""
+        version = store.version
+        super().__init__(handle, version.id, describe(task, version), parents, holding)
+        self._outline = outline(task, version)
+        self.chooser = Chooser(handle, version.task, self._outline, Random())
+        self.chooser.want_all(bulk)
+        self._store = store
+        self._published = 0
+        """Pieces whose digest others can know."""
+        self._lacking = set(store.missing()) if bulk else set[int]()
+        self._landing = trio.Event()
+        self._origin: ChunkSource | None = None
+        self._ledger = Ledger()
+        self._joined = False
+        self.failure: ChunkstoreError | None = None
+        self.fresh = False
+        """What is known of the origin's state, it said itself."""
+
+    async def complete(self, origin: ChunkSource, ledger: Ledger) -> None:
+        """Wait until all of the file is in the store; *origin* is read where a grant says so.
+
+        Raises Changed when the file is another one by now, else what kept it from coming.
+        """
+        self._origin, self._ledger = _Publishing(self, origin), ledger
+        for piece in range(self._store.version.count):
+            self._wish(piece)
+        self.act()
+        while self._lacking and self.failure is None:
+            self._landing = trio.Event()
+            with trio.move_on_after(SCHEDULED if self._joined else UNSCHEDULED) as scope:
+                await self._landing.wait()
+            if scope.cancelled_caught and self._lacking:
+                self._read_ungranted()
+        if self.failure is not None:
+            raise self.failure
+
+    def publish(self, pieces: Iterable[int]) -> None:
+        """Tell the digests of *pieces*, which this host has read at the origin."""
+        bits = runs.of(pieces)
+        for start, stop in _spans(bits):
+            for first in range(start, stop, PER_MESSAGE):
+                digests = [self._raw(n) for n in range(first, min(stop, first + PER_MESSAGE))]
+                self.told(messages.Publish(self.handle, first, digests))
+        self._published |= bits
+        self.chooser.digests(bits)
+
+    def tell_origin(self, length: int, validator: str) -> None:
+        """Tell what the origin says of the file now."""
+        self.told(messages.Origin(self.handle, length, validator))
+
+    def put(self, piece: int) -> None:
+        """Note that this host has read a piece at its origin, as a seed does."""
+        self.publish([piece])
+        self.chooser.holds(1 << piece, trio.current_time())
+        self._holding.note(piece)
+        self.act()
+
+    # What the scheduler says.
+
+    def join(self) -> Sequence[Body]:
+        """Return what a scheduler is told when there is a session with it."""
+        version = self._store.version
+        said = list(super().join())
+        if self.fresh:
+            said.append(messages.Origin(self.handle, version.length or 0, version.validator))
+        if self._joined or not self.chooser.bulk:
+            # One that was started anew, or a seed's that has read before: it believes seeds, and
+            # for a moment after its start, where there are none, everybody.
+            for first, digests in self._store.digests.runs(PER_MESSAGE):
+                said.append(messages.Publish(self.handle, first, digests))
+        self._joined = True
+        return said
+
+    def unscheduled(self) -> None:
+        """Note that there is no session with the scheduler any more."""
+        super().unscheduled()
+        self._landing.set()
+
+    def heard(self, body: Body) -> None:
+        """Take what the scheduler says; raises Malformed."""
+        if isinstance(body, messages.Pieces):
+            self._digests(body)
+        elif isinstance(body, messages.Changed):
+            self._changed(body)
+        else:
+            super().heard(body)
+
+    def _digests(self, body: messages.Pieces) -> None:
+        if body.first + len(body.digests) > self._store.version.count:
+            raise Malformed("digests beyond the pieces", body.first, len(body.digests))
+        self._store.note(body.first, body.digests)
+        agreed = 0
+        for piece, raw in enumerate(body.digests, body.first):
+            if self._store.digests.raw(piece) == raw:
+                agreed |= 1 << piece
+                self._know(piece)
+            else:
+                logger.warning("another digest was published piece=%d", piece)
+        self._published |= agreed
+        self.chooser.digests(agreed)
+        here = runs.of(self._store.ready) & agreed
+        self.chooser.holds(here & ~self.chooser.held, trio.current_time())
+        self.act()
+
+    def _changed(self, body: messages.Changed) -> None:
+        version = self._store.version
+        if (body.length, body.validator) != (version.length, version.validator):
+            told = f"{self._outline.name}: another file by now, of {body.length} bytes"
+            self._fail(Changed(told))
+
+    # What the cache says.
+
+    def changed(self, added: int, dropped: int) -> None:
+        """Note what came into the cache another way, or left it."""
+        super().changed(added & self._published, dropped)
+        if dropped and self.chooser.bulk and self._origin is not None:
+            for piece in runs.numbers(dropped):
+                if not self._store.has(piece):
+                    self._lacking.add(piece)
+                    self._wish(piece)
+            self.act()
+
+    # What is done about it.
+
+    def _connect(self, parent: Parent) -> None:
+        """Follow *parent*; only a seed is told the url and what opens it."""
+        whole, self.description = self.description, self._outline
+        try:
+            if parent.kind == "seed":
+                self.description = whole
+            super()._connect(parent)
+        finally:
+            self.description = whole
+
+    def _wish(self, piece: int) -> None:
+        """Want a piece; one that is here but known to nobody is published when it is granted."""
+        if self.chooser.held >> piece & 1 or piece in self._wishes or self._origin is None:
+            return
+        version = self._store.version
+        chunk = self._store.chunk(piece)
+        wish = Wish(
+            version.blob(),
+            chunk or version.chunk(piece, _UNKNOWN),
+            self._keep,
+            self._origin,
+            self._count,
+            known=chunk is not None,
+        )
+        self._wishes[piece] = wish
+
+    def _know(self, piece: int) -> None:
+        wish, chunk = self._wishes.get(piece), self._store.chunk(piece)
+        if wish is not None and chunk is not None:
+            wish.chunk, wish.known = chunk, True
+
+    async def _keep(self, chunk: Chunk, data: Buffer) -> None:
+        if not self._store.has(chunk.index):
+            await self._store.put(chunk.index, data)
+
+    def _count(self, size: int, stored_size: int) -> None:
+        self._ledger.add("peer", chunks=1, size=size, stored_size=stored_size)
+
+    def _landed(self, wish: Wish) -> None:
+        super()._landed(wish)
+        self._lacking.discard(wish.chunk.index)
+        self._landing.set()
+
+    def _end(self, wish: Wish, failure: ChunkstoreError) -> None:
+        super()._end(wish, failure)
+        if wish.chunk.index in self._lacking:
+            self._fail(failure)
+
+    def _fail(self, failure: ChunkstoreError) -> None:
+        self.failure = self.failure or failure
+        self._landing.set()
+
+    def _read_ungranted(self) -> None:
+        """Nothing came for long: read some of what is missing at the origin."""
+        pieces = sorted(self._lacking)[:UNGRANTED]
+        logger.info("reading without a grant first=%d count=%d", pieces[0], len(pieces))
+        self._read(pieces)
+
+    def _raw(self, piece: int) -> bytes:
+        raw = self._store.digests.raw(piece)
+        assert raw is not None
+        return raw
+
+
+class _Publishing:
+    """An origin whose pieces are published as they are read."""
+
+    def __init__(self, download: FileDownload, source: ChunkSource) -> None:
+        self._download = download
+        self._source = source
+
+    async def fetch(self, blob: Blob, chunks: Sequence[Chunk], deliver: Deliver) -> None:
+        """Deliver *chunks*: those that are here, and what the origin gives of the others."""
+        store, rest = self._download._store, []
+        for chunk in chunks:
+            if store.has(chunk.index):
+                self._download.publish([chunk.index])
+                await deliver(chunk, b"")
+            else:
+                rest.append(chunk)
+
+        async def publish(chunk: Chunk, data: Buffer) -> None:
+            if not store.has(chunk.index):
+                await store.put(chunk.index, data)
+            self._download.publish([chunk.index])
+            await deliver(chunk, data)
+
+        if rest:
+            await self._source.fetch(blob, rest, publish)
+
+
+def _spans(bits: int) -> Iterable[tuple[int, int]]:
+    flat = runs.encode(bits)
+    return zip(flat[::2], flat[1::2], strict=True)
