@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import trio
@@ -17,16 +17,22 @@ from chunkstore.origins.reference import Reference
 from chunkstore.origins.url import Ask, UrlFile
 from p2p.fetching import Fetching, put_out
 from p2p.filetask import FileTask
+from p2p.swarm import Swarm
 
 from .clients import client_of
 from .image import registry
 from .names import is_remote, shown
 from .output import human
 from .progress import Advance
-from .setup import Setup
+from .services import plain
+from .setup import Membership, Setup
+from .swarm import in_swarm
 
 _HARMLESS = frozenset({"accept", "accept-language", "user-agent", "referer"})
 """Headers that go wherever a redirect leads; any other may be a credential."""
+
+
+_ALONE = Membership()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,7 @@ class FetchRequest:
     shared: bool = False
     rate_limit: int | None = None
     """Bytes per second."""
+    membership: Membership = _ALONE
 
 
 def run(request: FetchRequest, advance: Advance) -> dict[str, object]:
@@ -53,15 +60,22 @@ def run(request: FetchRequest, advance: Advance) -> dict[str, object]:
     except BaseExceptionGroup as group:
         if group.subgroup(KeyboardInterrupt):
             raise KeyboardInterrupt from None
-        raise
+        raise plain(group) from group
 
 
 async def fetch(request: FetchRequest, advance: Advance) -> dict[str, object]:
     """Do what ``run`` does."""
     start = trio.current_time()
+    membership = request.membership
+    if request.rate_limit is not None and membership.download_limit is None:
+        membership = replace(membership, download_limit=request.rate_limit)
     cache = BlobCache(request.setup.cache)
     try:
-        async with _fetching(request, cache, advance) as fetching, fetching.fetched() as store:
+        async with (
+            in_swarm(membership, cache) as swarm,
+            _fetching(request, cache, swarm, advance) as fetching,
+            fetching.fetched() as store,
+        ):
             how = await put_out(store, request.output, request.digest or _named(request.url))
             size = store.version.length
     finally:
@@ -80,7 +94,7 @@ async def fetch(request: FetchRequest, advance: Advance) -> dict[str, object]:
 
 @asynccontextmanager
 async def _fetching(
-    request: FetchRequest, cache: BlobCache, advance: Advance
+    request: FetchRequest, cache: BlobCache, swarm: Swarm | None, advance: Advance
 ) -> AsyncIterator[Fetching]:
     bucket = Bucket(request.rate_limit) if request.rate_limit else None
     with client_of(request.setup) as client:
@@ -89,7 +103,8 @@ async def _fetching(
         asked = Request("GET", url, request.headers, private=private)
         task = FileTask.of(url, request.headers, request.tag, request.ignored, request.shared)
         file = UrlFile(asked, slowed(ask, bucket) if bucket else ask)
-        yield Fetching(task, file, cache, patience=request.setup.patience, moved=advance)
+        patience = request.setup.patience
+        yield Fetching(task, file, cache, patience=patience, moved=advance, swarm=swarm)
 
 
 def _named(url: str) -> Digest | None:

@@ -16,7 +16,7 @@ def run_service(work: Callable[[], Awaitable[None]]) -> None:
     try:
         trio.run(_until_told, work)
     except BaseExceptionGroup as group:
-        raise _plain(group) from group
+        raise plain(group) from group
 
 
 async def _until_told(work: Callable[[], Awaitable[None]]) -> None:
@@ -33,7 +33,7 @@ async def _listen(scope: trio.CancelScope) -> None:
             scope.cancel()
 
 
-def _plain(group: BaseException) -> BaseException:
+def plain(group: BaseException) -> BaseException:
     """Return what nurseries have wrapped, where it is one error alone."""
     while isinstance(group, BaseExceptionGroup) and len(group.exceptions) == 1:
         group = group.exceptions[0]

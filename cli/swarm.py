@@ -26,6 +26,7 @@ from chunkstore.retrying import Retrying
 from p2p import wire
 from p2p.download import Download
 from p2p.evaluator import Limits
+from p2p.fileseed import ByKind, FileSeeding
 from p2p.gate import Gate
 from p2p.messages import Hello
 from p2p.net import Tcp
@@ -186,5 +187,7 @@ async def seeding(
             assert swarm is not None
             seeding = Seeding(cache, swarm.holdings, origins)
             await nursery.start(seeding.run)
-            swarm.seeding(seeding)
+            files = FileSeeding(cache, swarm, client)
+            await nursery.start(files.run)
+            swarm.seeding(ByKind(seeding, files))
             click.echo(f"seeding at {swarm.address}")

@@ -13,12 +13,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Protocol
 
 import msgspec
 import trio
 
 from . import rendezvous
-from .download import Download
 from .errors import Gone, Nonsense, P2pError, Unsafe
 from .messages import Announce, Aside, Body, Hello, Leave
 from .net import Net
@@ -33,6 +33,35 @@ CONTROL, SCHEDULES = "control", "schedules"
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 3.0
 """Seconds until a scheduler that could not be reached is dialled again."""
+
+
+class Part(Protocol):
+    """A task that a scheduler is to hear of."""
+
+    handle: int
+    told: Callable[[Body], None]
+    """Set to what passes messages on."""
+
+    @property
+    def name(self) -> bytes:
+        """The task's, by which its scheduler is found."""
+        ...
+
+    def join(self) -> Sequence[Body]:
+        """Return what a scheduler is told first."""
+        ...
+
+    def heard(self, body: Body) -> None:
+        """Take what it says; raises Malformed."""
+        ...
+
+    def unscheduled(self) -> None:
+        """Note that there is none any more."""
+        ...
+
+    def act(self) -> None:
+        """Do what follows."""
+        ...
 
 
 class Control:
@@ -50,14 +79,14 @@ class Control:
         self._links = {
             address: _Link(self, address, net, hello, announce) for address in self._addresses
         }
-        self._downloads: dict[Download, _Link | None] = {}
+        self._downloads: dict[Part, _Link | None] = {}
 
-    def add(self, download: Download) -> None:
+    def add(self, download: Part) -> None:
         """Have *download* take part in its task."""
         self._downloads[download] = None
         self._settle(download)
 
-    def remove(self, download: Download) -> None:
+    def remove(self, download: Part) -> None:
         """Leave a task."""
         link = self._downloads.pop(download, None)
         if link is not None:
@@ -68,8 +97,8 @@ class Control:
         for download in list(self._downloads):
             self._settle(download)
 
-    def _settle(self, download: Download) -> None:
-        before, now = self._downloads[download], self._best(download.task)
+    def _settle(self, download: Part) -> None:
+        before, now = self._downloads[download], self._best(download.name)
         if before is now:
             return
         self._downloads[download] = now
@@ -123,7 +152,7 @@ class _Link(Deaf):
         self._hello = msgspec.structs.replace(hello, features=[*hello.features, CONTROL])
         self._announcement = announcement
         self._session: Session | None = None
-        self._downloads: dict[int, Download] = {}
+        self._downloads: dict[int, Part] = {}
         self.tried = False
         """It was reached, or could not be."""
 
@@ -131,7 +160,7 @@ class _Link(Deaf):
     def is_up(self) -> bool:
         return self._session is not None
 
-    def enter(self, download: Download) -> None:
+    def enter(self, download: Part) -> None:
         """Take part in a task here."""
         assert self._session is not None
         self._downloads[download.handle] = download
@@ -140,7 +169,7 @@ class _Link(Deaf):
             self._session.tell(body)
         download.act()
 
-    def leave(self, download: Download) -> None:
+    def leave(self, download: Part) -> None:
         """Take part in it here no longer."""
         if self._downloads.pop(download.handle, None) and self._session is not None:
             self._session.tell(Leave(download.handle))

@@ -58,6 +58,8 @@ class Wish:
     origin: ChunkSource
     counted: Callable[[int, int], None]
     """Told the bytes of a chunk that a peer gave, and those of them that came over the wire."""
+    known: bool = True
+    """Its digest is; else it can be had from the source only."""
     done: trio.Event = field(default_factory=trio.Event)
     failure: ChunkstoreError | None = None
     failures: int = 0
@@ -98,6 +100,11 @@ class Download:
         self._poke = trio.Event()
         self._nursery: trio.Nursery | None = None
         self.chooser.holds(holding.bits, trio.current_time())
+
+    @property
+    def name(self) -> bytes:
+        """What schedulers know the task by."""
+        return self.chooser.task
 
     # What readers want.
 
@@ -398,7 +405,7 @@ class _Ticket:
         chunk = self._wish.chunk
         return Request(
             handle,
-            chunk,
+            chunk if self._wish.known else None,
             chunk.index,
             Priority(self._ask.priority),
             size=chunk.size,

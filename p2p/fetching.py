@@ -16,20 +16,26 @@ from pathlib import Path
 
 import trio
 
-from chunkstore import Changed, Corrupt, Digest
+from chunkstore import Changed, Corrupt, Digest, Refused, Unreachable
 from chunkstore.blobcache import BlobCache
 from chunkstore.ledger import Ledger
 from chunkstore.origins.url import State, UrlFile
 from chunkstore.outfile import Going, unfinished
 
+from .asking import known_state
+from .filedownload import FileDownload, describe
 from .filestore import FileStore
 from .filetask import PIECE_SIZE, FileTask, version
 from .origin import FromOrigin, probed
+from .swarm import Swarm
 
 logger = logging.getLogger(__name__)
 
 CHANGES = 3
 """How often a file may be replaced while it is being fetched."""
+
+CONFLICTS = 2
+"""How often the swarm may have another file than the origin, before it is left."""
 
 STDOUT = Path("-")
 
@@ -56,6 +62,7 @@ class Fetching:
         *,
         patience: float = 30.0,
         moved: Moved = _ignore,
+        swarm: Swarm | None = None,
     ) -> None:
         """Give the origin up when nothing has come for *patience* seconds."""
         self.task = task
@@ -64,6 +71,11 @@ class Fetching:
         self._cache = cache
         self._patience = patience
         self._moved = moved
+        self._swarm = swarm
+        self._disbelieved = set[tuple[int, str]]()
+        """States that the swarm told of, after which the origin was asked again."""
+        self._conflicts = 0
+        """How often the swarm had another file than the origin."""
         self._store: FileStore | None = None
 
     @property
@@ -92,16 +104,31 @@ class Fetching:
 
     async def _fetched(self) -> FileStore:
         for left in range(CHANGES, -1, -1):
-            state = await probed(self._file, _PAUSES)
+            state, fresh = await self._probed()
             store = await self._opened(state)
             try:
-                await self._fill(store, self._file.at(state))
+                await self._fill(store, self._file.at(state), fresh)
                 return store
             except Changed as exc:
                 if not left:
                     raise
                 logger.info("file changed, beginning anew reason=%s", exc)
         raise AssertionError("the last change is raised")
+
+    async def _probed(self) -> tuple[State, bool]:
+        """Return which file there is, and whether the origin says so or the swarm."""
+        if self._swarm is None:
+            return await probed(self._file, _PAUSES), True
+        try:
+            return await probed(self._file, _PAUSES[:1]), True
+        except Refused:
+            raise
+        except Unreachable as exc:
+            known = await known_state(self._swarm, self.task)
+            if known is None:
+                raise
+            logger.info("origin does not answer, the swarm does reason=%s", exc)
+            return known, False
 
     async def _opened(self, state: State) -> FileStore:
         if self._store is not None:
@@ -113,17 +140,45 @@ class Fetching:
             self.ledger.add("cache", chunks=1, size=found.size(piece))
         return store
 
-    async def _fill(self, store: FileStore, file: UrlFile) -> None:
+    async def _fill(self, store: FileStore, file: UrlFile, fresh: bool) -> None:
         self._moved(self.done, self.total)
 
         async def told(_piece: int) -> None:
             self._moved(self.done, self.total)
 
         origin = FromOrigin(store, file, self._patience, self.ledger)
-        if store.version.in_order:
+        if self._swarm is not None and store.version.shareable and self._conflicts < CONFLICTS:
+            await self._through(self._swarm, store, origin, fresh)
+        elif store.version.in_order:
             await origin.read_through(told)
         else:
             await origin.bring(store.missing(), told)
+
+    async def _through(
+        self, swarm: Swarm, store: FileStore, origin: FromOrigin, fresh: bool
+    ) -> None:
+        """Get what is missing through the swarm."""
+        assert store.shelf is not None
+        task = store.version.id
+        holding = swarm.holdings.lend(task, store.shelf)
+        whole = describe(self.task, store.version)
+        download = FileDownload(swarm.handle(), store, swarm.parents, holding, whole)
+        download.fresh = fresh
+        download.disbelieve(self._disbelieved)
+        try:
+            await swarm.take_part(download)
+            await download.complete(origin, self.ledger, self._moved_on)
+        except Changed:
+            self._conflicts += 1
+            if download.other is not None:
+                self._disbelieved.add(download.other)
+            raise
+        finally:
+            swarm.leave(download)
+            swarm.holdings.forget(task)
+
+    def _moved_on(self) -> None:
+        self._moved(self.done, self.total)
 
 
 async def put_out(store: FileStore, path: Path, digest: Digest | None) -> str:

@@ -11,9 +11,10 @@ Tasks: those of `Download`, and the caller's of ``complete``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 
+import msgspec
 import trio
 
 from chunkstore import (
@@ -37,6 +38,7 @@ from .filestore import FileStore
 from .filetask import FileTask, Version
 from .holdings import Holding
 from .messages import Body, Description, Parent
+from .origin import FromOrigin
 from .parents import Parents
 
 logger = logging.getLogger(__name__)
@@ -56,12 +58,9 @@ _UNKNOWN = Digest(Algorithm.BLAKE3, bytes(32))
 
 def describe(task: FileTask, version: Version) -> Description:
     """Return what a seed must know to read the file; for nobody else."""
-    return Description(
-        "file",
-        task.url.absolute,
-        version.length or 0,
-        version.count,
-        validator=version.validator,
+    return msgspec.structs.replace(
+        outline(str(task.url), version),
+        name=task.url.absolute,
         headers=list(task.headers),
         tag=task.tag,
         ignored=sorted(task.ignored),
@@ -69,15 +68,10 @@ def describe(task: FileTask, version: Version) -> Description:
     )
 
 
-def outline(task: FileTask, version: Version) -> Description:
-    """Return what everybody may know: neither the query nor headers."""
-    return Description(
-        "file",
-        str(task.url)[:1024],
-        version.length or 0,
-        version.count,
-        validator=version.validator,
-    )
+def outline(name: str, version: Version) -> Description:
+    """Return what everybody may know; *name* is the url without its query."""
+    length = version.length or 0
+    return Description("file", name[:1024], length, version.count, validator=version.validator)
 
 
 class FileDownload(Download):
@@ -86,17 +80,19 @@ class FileDownload(Download):
     def __init__(
         self,
         handle: int,
-        task: FileTask,
         store: FileStore,
         parents: Parents,
         holding: Holding,
-        *,
-        bulk: bool,
+        whole: Description | None = None,
     ) -> None:
-        """Take part in *task*; *bulk*: to have all of it."""
+        """Take part in the task of *store*'s file.
+
+        *whole* is what seeds are told, by who wants to have all of it.
+        """
         version = store.version
-        super().__init__(handle, version.id, describe(task, version), parents, holding)
-        self._outline = outline(task, version)
+        self._outline = outline(store.name, version)
+        super().__init__(handle, version.id, whole or self._outline, parents, holding)
+        bulk = whole is not None
         self.chooser = Chooser(handle, version.task, self._outline, Random())
         self.chooser.want_all(bulk)
         self._store = store
@@ -106,17 +102,23 @@ class FileDownload(Download):
         self._landing = trio.Event()
         self._origin: ChunkSource | None = None
         self._ledger = Ledger()
+        self._moved: Callable[[], None] = _nothing
         self._joined = False
         self.failure: ChunkstoreError | None = None
         self.fresh = False
         """What is known of the origin's state, it said itself."""
+        self.other: tuple[int, str] | None = None
+        """The state that ended this one, as the scheduler told."""
+        self._disbelieved = set[tuple[int, str]]()
+        self._moved_once = False
 
-    async def complete(self, origin: ChunkSource, ledger: Ledger) -> None:
+    async def complete(self, origin: FromOrigin, ledger: Ledger, moved: Callable[[], None]) -> None:
         """Wait until all of the file is in the store; *origin* is read where a grant says so.
 
-        Raises Changed when the file is another one by now, else what kept it from coming.
+        *moved* is called for each piece. Raises Changed when the file is another one by now, else
+        what kept it from coming.
         """
-        self._origin, self._ledger = _Publishing(self, origin), ledger
+        self._origin, self._ledger, self._moved = _Publishing(self, origin), ledger, moved
         for piece in range(self._store.version.count):
             self._wish(piece)
         self.act()
@@ -128,6 +130,10 @@ class FileDownload(Download):
                 self._read_ungranted()
         if self.failure is not None:
             raise self.failure
+
+    def disbelieve(self, states: Iterable[tuple[int, str]]) -> None:
+        """Go on when *states* are told: the origin has said since that it has this one."""
+        self._disbelieved.update(states)
 
     def publish(self, pieces: Iterable[int]) -> None:
         """Tell the digests of *pieces*, which this host has read at the origin."""
@@ -158,11 +164,9 @@ class FileDownload(Download):
         said = list(super().join())
         if self.fresh:
             said.append(messages.Origin(self.handle, version.length or 0, version.validator))
-        if self._joined or not self.chooser.bulk:
-            # One that was started anew, or a seed's that has read before: it believes seeds, and
-            # for a moment after its start, where there are none, everybody.
-            for first, digests in self._store.digests.runs(PER_MESSAGE):
-                said.append(messages.Publish(self.handle, first, digests))
+        # What it does not know yet it believes of a seed; of others, where there is no seed.
+        for first, digests in self._store.digests.runs(PER_MESSAGE):
+            said.append(messages.Publish(self.handle, first, digests))
         self._joined = True
         return said
 
@@ -199,9 +203,17 @@ class FileDownload(Download):
 
     def _changed(self, body: messages.Changed) -> None:
         version = self._store.version
-        if (body.length, body.validator) != (version.length, version.validator):
-            told = f"{self._outline.name}: another file by now, of {body.length} bytes"
-            self._fail(Changed(told))
+        state = body.length, body.validator
+        if state == (version.length, version.validator) or state in self._disbelieved:
+            return
+        if self.fresh and not self._moved_once:
+            # The origin was asked a moment ago: what the scheduler remembers is older.
+            logger.info("scheduler knows another state length=%d", body.length)
+            self._disbelieved.add(state)
+            return
+        self.other = state
+        words = f"{self._outline.name}: another file by now, of {body.length} bytes"
+        self._fail(Changed(words))
 
     # What the cache says.
 
@@ -258,7 +270,9 @@ class FileDownload(Download):
     def _landed(self, wish: Wish) -> None:
         super()._landed(wish)
         self._lacking.discard(wish.chunk.index)
+        self._moved_once = True
         self._landing.set()
+        self._moved()
 
     def _end(self, wish: Wish, failure: ChunkstoreError) -> None:
         super()._end(wish, failure)
@@ -284,28 +298,32 @@ class FileDownload(Download):
 class _Publishing:
     """An origin whose pieces are published as they are read."""
 
-    def __init__(self, download: FileDownload, source: ChunkSource) -> None:
+    def __init__(self, download: FileDownload, origin: FromOrigin) -> None:
         self._download = download
-        self._source = source
+        self._origin = origin
 
     async def fetch(self, blob: Blob, chunks: Sequence[Chunk], deliver: Deliver) -> None:
-        """Deliver *chunks*: those that are here, and what the origin gives of the others."""
-        store, rest = self._download._store, []
-        for chunk in chunks:
-            if store.has(chunk.index):
-                self._download.publish([chunk.index])
+        """Deliver *chunks*, which are in the store then: so without their bytes."""
+        by_piece = {chunk.index: chunk for chunk in chunks}
+
+        async def publish(piece: int) -> None:
+            self._download.publish([piece])
+            chunk = by_piece.get(piece)
+            if chunk is not None:
                 await deliver(chunk, b"")
-            else:
-                rest.append(chunk)
 
-        async def publish(chunk: Chunk, data: Buffer) -> None:
-            if not store.has(chunk.index):
-                await store.put(chunk.index, data)
-            self._download.publish([chunk.index])
-            await deliver(chunk, data)
+        here = [piece for piece in by_piece if self._origin.store.has(piece)]
+        for piece in here:
+            await publish(piece)
+        rest = sorted(set(by_piece) - set(here))
+        if rest and self._origin.store.version.in_order:
+            await self._origin.read_through(publish)
+        elif rest:
+            await self._origin.bring(rest, publish)
 
-        if rest:
-            await self._source.fetch(blob, rest, publish)
+
+def _nothing() -> None:
+    """Have no use for how far it is."""
 
 
 def _spans(bits: int) -> Iterable[tuple[int, int]]:

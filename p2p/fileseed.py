@@ -29,6 +29,7 @@ from .filetask import FileTask, Version
 from .holdings import Holding
 from .messages import Description
 from .origin import FromOrigin
+from .server import Fetcher
 from .swarm import Swarm
 from .wire import Request
 
@@ -53,7 +54,8 @@ class _File:
     download: FileDownload
     file: UrlFile
     origin: FromOrigin
-    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    nursery: trio.Nursery | None = None
+    """What its windows are read in."""
     coming: dict[int, trio.Event] = field(default_factory=dict)
     """Pieces that are being read."""
     failures: dict[int, ChunkstoreError] = field(default_factory=dict)
@@ -116,7 +118,8 @@ class FileSeeding:
                 known = self._files[task] = await self._opened(task, description)
                 if len(self._files) > MOST_FILES:
                     _, oldest = self._files.popitem(last=False)
-                    oldest.scope.cancel()
+                    assert oldest.nursery is not None
+                    oldest.nursery.cancel_scope.cancel()
             self._files.move_to_end(task)
             return known
 
@@ -126,9 +129,7 @@ class FileSeeding:
         await store.open()
         assert store.shelf is not None
         holding = self._swarm.holdings.lend(task, store.shelf)
-        download = FileDownload(
-            self._swarm.next_handle(), named, store, self._swarm.parents, holding, bulk=False
-        )
+        download = FileDownload(self._swarm.handle(), store, self._swarm.parents, holding)
         names = frozenset(name.lower() for name, _ in named.headers)
         asked = HttpRequest("GET", named.url, named.headers, private=names)
         file = UrlFile.plain(asked, self._client).at(version.state)
@@ -139,12 +140,11 @@ class FileSeeding:
         logger.info("seeding file=%s length=%s", named.url, version.length)
         return found
 
-    async def _keep(
-        self, task: bytes, found: _File, *, task_status: trio.TaskStatus[None]
-    ) -> None:
+    async def _keep(self, task: bytes, found: _File, *, task_status: trio.TaskStatus[None]) -> None:
         """Hold one file open."""
         try:
-            with found.scope:
+            async with trio.open_nursery() as nursery:
+                found.nursery = nursery
                 await self._swarm.take_part(found.download)
                 task_status.started()
                 await trio.sleep_forever()
@@ -157,7 +157,7 @@ class FileSeeding:
 
     def _begin(self, found: _File, piece: int) -> None:
         """Start to read a window that begins with *piece*."""
-        assert self._nursery is not None
+        assert found.nursery is not None
         version = found.store.version
         if version.in_order:
             window = [n for n in range(version.count) if n not in found.coming]
@@ -170,33 +170,33 @@ class FileSeeding:
         for n in window:
             found.coming[n] = trio.Event()
             found.failures.pop(n, None)
-        self._nursery.start_soon(self._read, found, window)
+        found.nursery.start_soon(self._read, found, window)
 
     async def _read(self, found: _File, window: list[int]) -> None:
         async def told(piece: int) -> None:
             found.download.put(piece)
             found.coming.pop(piece).set()
 
-        failure: ChunkstoreError = Unreachable("the seed is closing the file")
+        failure: ChunkstoreError = Unreachable("the seed closes the file")
         try:
-            with found.scope:
-                if found.store.version.in_order:
-                    await found.origin.read_through(told)
-                else:
-                    await found.origin.bring(window, told)
-                await self._confirm(found)
+            if found.store.version.in_order:
+                await found.origin.read_through(told)
+            else:
+                await found.origin.bring(window, told)
+            self._confirm(found)
         except Changed as exc:
             failure = exc
             await self._look_again(found)
         except ChunkstoreError as exc:
             failure = exc
-        for piece in window:
-            waiting = found.coming.pop(piece, None)
-            if waiting is not None:
-                found.failures[piece] = failure
-                waiting.set()
+        finally:
+            for piece in window:
+                waiting = found.coming.pop(piece, None)
+                if waiting is not None:
+                    found.failures[piece] = failure
+                    waiting.set()
 
-    async def _confirm(self, found: _File) -> None:
+    def _confirm(self, found: _File) -> None:
         """Tell, the first time, that the origin has the file that was asked for."""
         if not found.download.fresh:
             found.download.fresh = True
@@ -212,6 +212,27 @@ class FileSeeding:
             return
         if state.length is not None and state.validator:
             found.download.tell_origin(state.length, state.validator)
+
+
+class ByKind:
+    """Fetches blobs and files, each as it is done."""
+
+    def __init__(self, blobs: Fetcher, files: Fetcher) -> None:
+        self._fetchers = {"blob": blobs, "file": files}
+
+    async def open(self, task: bytes, description: Description) -> Holding | None:
+        """Return the holding of a task that is new here; None where it cannot be had."""
+        fetcher = self._fetchers.get(description.kind)
+        return None if fetcher is None else await fetcher.open(task, description)
+
+    async def fetch(
+        self, task: bytes, description: Description | None, request: Request
+    ) -> Request:
+        """Bring a piece into the cache; raises ChunkstoreError."""
+        fetcher = self._fetchers.get(description.kind if description else "")
+        if fetcher is None:
+            raise Missing("nothing is known of where this piece comes from")
+        return await fetcher.fetch(task, description, request)
 
 
 def _checked(task: bytes, description: Description) -> tuple[FileTask, Version]:

@@ -24,6 +24,9 @@ Raw = Annotated[bytes, Meta(min_length=32, max_length=32)]
 """A BLAKE3 digest."""
 
 Text = Annotated[str, Meta(max_length=1024)]
+Long = Annotated[str, Meta(max_length=16 << 10)]
+"""A url or the value of a header: signed urls and tokens are long."""
+
 Seconds = Annotated[float, Meta(ge=0)]
 Runs = Annotated[list[Annotated[int, Meta(ge=0, le=1 << 24)]], Meta(max_length=1 << 16)]
 """start, stop, start, stop …, rising and not touching; `runs.checked` sees to that."""
@@ -101,7 +104,7 @@ class Description(Body, frozen=True):
 
     kind: Text
     """``blob`` or ``file``."""
-    name: Text
+    name: Long
     """The blob's id, or the file's url."""
     size: Size
     """Decoded bytes; 0: not known yet."""
@@ -110,8 +113,12 @@ class Description(Body, frozen=True):
     """Where a seed finds it: a folder's url, or a repository of a registry."""
     validator: Text = ""
     """Of a file: which state of the origin; empty: whatever is known."""
-    headers: list[tuple[Text, Text]] = []
+    headers: Annotated[list[tuple[Text, Long]], Meta(max_length=64)] = []
     """Of a file: what its origin wants to be sent."""
+    tag: Text = ""
+    """Of a file, as are the following: what its task's name is made of besides."""
+    ignored: Annotated[list[Text], Meta(max_length=64)] = []
+    shared: bool = False
 
 
 class Announce(Body, frozen=True):

@@ -42,7 +42,7 @@ class FromOrigin:
 
     def __init__(self, store: FileStore, file: UrlFile, patience: float, ledger: Ledger) -> None:
         """Give up when nothing has come for *patience* seconds; *file* is in the store's state."""
-        self._store = store
+        self.store = store
         self._file = file
         self._patience = patience
         self._ledger = ledger
@@ -55,7 +55,7 @@ class FromOrigin:
         Raises Changed when the origin has another file by now, CacheUnusable when there is no room,
         else what kept them from coming.
         """
-        version = self._store.version
+        version = self.store.version
         blob = version.blob()
 
         async def deliver(chunk: Chunk, data: Buffer) -> None:
@@ -71,13 +71,13 @@ class FromOrigin:
         """Read the whole file in order; raises as ``bring`` does."""
         pause, moved = FIRST_PAUSE, trio.current_time()
         while True:
-            before = len(self._store.ready)
+            before = len(self.store.ready)
             try:
                 return await self._read_through(told)
             except Refused:
                 raise
             except Unreachable as exc:
-                if len(self._store.ready) > before:
+                if len(self.store.ready) > before:
                     pause, moved = FIRST_PAUSE, trio.current_time()
                 wait = exc.retry_after or pause
                 if trio.current_time() + wait > moved + self._patience:
@@ -86,7 +86,7 @@ class FromOrigin:
             pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _read_through(self, told: Kept) -> None:
-        store = self._store
+        store = self.store
 
         async def take(piece: int, part: Buffer) -> None:
             if len(part) < PIECE_SIZE and store.version.length is None:
@@ -103,9 +103,9 @@ class FromOrigin:
             store.ended(length)
 
     async def _keep(self, piece: int, data: Buffer) -> None:
-        known = self._store.digests.raw(piece) is not None
+        known = self.store.digests.raw(piece) is not None
         try:
-            await self._store.put(piece, data)
+            await self.store.put(piece, data)
         except Corrupt as exc:
             if not known:
                 raise

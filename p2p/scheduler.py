@@ -460,11 +460,12 @@ class Scheduler:
             raise Malformed("digests of a blob's pieces")
         if body.first + len(body.digests) > task.description.pieces:
             raise Malformed("digests beyond the pieces", body.first, len(body.digests))
-        returning = now < self.started + self.settings.grace
-        seeded = bool(self.sources.seeds)
-        allowed = task.full if peer.host.kind == "seed" else peer.granted
-        if peer.host.kind != "seed" and returning and not seeded:
+        if peer.host.kind == "seed":
             allowed = task.full
+        elif self.sources.seeds:
+            allowed = peer.granted
+        else:  # what it has read before counts too, but not what somebody else is reading now
+            allowed = task.full & ~(task.grants.bits & ~peer.granted)
         if self._digests.publish(task, body, allowed, now):
             self._over(task)
 
@@ -472,6 +473,8 @@ class Scheduler:
         task = peer.task
         if task.description.kind != "file":
             raise Malformed("an origin's state of a blob")
+        if peer.host.kind != "seed" and self.sources.of(task, now):
+            return  # the seed will see for itself
         self._digests.told(task.id, body)
         for other in [each for each in self.tasks.values() if each.id == task.id]:
             if other.description.validator == body.validator:
@@ -605,7 +608,7 @@ def _host_state(host: Host) -> dict[str, object]:
 def _task_state(task: Task) -> dict[str, object]:
     peers = task.peers
     return {
-        "task": task.id.hex(),
+        "task": task.id.hex()[:16],  # who knows all of a private one's may have it
         "name": task.description.name,
         "kind": task.description.kind,
         "size": task.description.size,

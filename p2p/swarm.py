@@ -143,6 +143,19 @@ class Swarm:
         await self._begin(task, description, holding)
         return True
 
+    def handle(self) -> int:
+        """Return a number for a task, which no other one has."""
+        return next(self._handles)
+
+    async def take_part(self, download: Download) -> None:
+        """Let a download live, and its scheduler know."""
+        if self._nursery is None:
+            raise Gone("the swarm was left")
+        scope = trio.CancelScope()
+        await self._nursery.start(_run, download, scope)
+        self._downloads[download.task] = download, scope
+        self.control.add(download)
+
     def leave(self, download: Download) -> None:
         """Take part in a task no longer; what is here of it is still uploaded."""
         known = self._downloads.pop(download.task, None)
@@ -171,13 +184,8 @@ class Swarm:
             await self.server.serve(session)
 
     async def _begin(self, task: bytes, description: Description, holding: Holding) -> Download:
-        if self._nursery is None:
-            raise Gone("the swarm was left")
-        download = Download(next(self._handles), task, description, self.parents, holding)
-        scope = trio.CancelScope()
-        await self._nursery.start(_run, download, scope)
-        self._downloads[task] = download, scope
-        self.control.add(download)
+        download = Download(self.handle(), task, description, self.parents, holding)
+        await self.take_part(download)
         return download
 
     async def _listen(self, nursery: trio.Nursery) -> None:

@@ -10,10 +10,10 @@ import click
 
 from chunkstore import Digest
 from cli.fetching import FetchRequest, run, summary
-from cli.options import DIGEST, HEADER, SIZE, json_option, setup_options
+from cli.options import DIGEST, HEADER, SIZE, json_option, membership_options, setup_options
 from cli.output import print_json
 from cli.progress import bar
-from cli.setup import Setup
+from cli.setup import Membership, Setup
 
 
 class _Told(TypedDict):
@@ -22,6 +22,7 @@ class _Told(TypedDict):
     tag: str
     shared: bool
     rate_limit: int | None
+    membership: Membership
 
 
 @click.command()
@@ -40,6 +41,7 @@ class _Told(TypedDict):
 @click.option("--rate-limit", type=SIZE, help="Bytes per second: 10MiB, 100mbit.")
 @json_option
 @setup_options
+@membership_options
 def command(
     url: str,
     output: Path | None,
