@@ -413,8 +413,10 @@ class Chooser:
 
     def _grant(self, body: messages.Grant, now: float) -> None:
         bits = self._decoded(body.pieces)
-        for piece in runs.numbers(bits & self.held):
-            self._choice.control.append(messages.Return(self.handle, [piece, piece + 1], "held"))
+        if bits & self.held:
+            # Returned, it would be granted here again: the scheduler has not heard of it yet.
+            self._fresh |= bits & self.held
+            self._flush = now
         bits &= ~self.held
         self._granted |= bits
         for piece in runs.numbers(bits):
