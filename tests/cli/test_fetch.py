@@ -62,7 +62,7 @@ def test_a_fetch_that_is_killed_goes_on_where_it_was(
     told = naiad.json("fetch", f"{server.url}/file", "-o", tmp_path / "out", "--json")
     assert isinstance(told, dict)
     assert (tmp_path / "out").read_bytes() == FILE
-    assert told["bytes"]["cache"] >= 4 << 20
+    assert told["bytes"]["cache"] >= 1 << 20
     assert told["bytes"]["cache"] + told["bytes"]["origin"] == len(FILE)
     left = {each.name for each in tmp_path.iterdir()}
     assert left == {"srv", "out", "cache"}
