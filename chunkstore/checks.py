@@ -12,11 +12,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import trio
 
 from .blobcache import BlobCache
-from .chunk import Blob
-from .digest import Digest
+from .chunk import Blob, Chunk
+from .digest import Buffer, Digest
+from .errors import Corrupt
 from .provisional import AtOnce, Provisional
 from .shelf import BlobShelf
-from .whole import Vouched, Whole
+from .whole import Vouched, Whole, placeholder
 
 logger = logging.getLogger(__name__)
 
@@ -31,11 +32,17 @@ class Checks:
         """Know the files of each blob, by its id; raises OSError."""
         self._vouched = Vouched(cache.root)
         self._wholes = wholes
+        self._single = {
+            placeholder(whole.checksum, 0): whole
+            for of in wholes.values()
+            for whole in of
+            if whole.count == 1
+        }
         self._shelves: list[Provisional] = []
         self._token = trio.lowlevel.current_trio_token()
         self._full = trio.Event()
 
-    def open_shelf(self, cache: BlobCache, blob: Blob, owner: Digest) -> BlobShelf:
+    def __call__(self, cache: BlobCache, blob: Blob, owner: Digest) -> BlobShelf:
         """Open a blob's shelf; raises OSError."""
         wholes = self._wholes[blob.id]
         if all(whole.count == 1 for whole in wholes):
@@ -44,6 +51,12 @@ class Checks:
         shelf = Provisional(cache, blob, owner, whole, self._vouched, self._wake)
         self._shelves.append(shelf)
         return shelf
+
+    def check(self, chunk: Chunk, data: Buffer) -> None:
+        """Raise Corrupt where *data* is known to be wrong."""
+        whole = self._single.get(chunk.digest)
+        if len(data) != chunk.size or (whole is not None and not whole.checksum.matches(data)):
+            raise Corrupt(f"chunk {chunk.index}: not what the hub says it is")
 
     @property
     def unverified(self) -> list[str]:

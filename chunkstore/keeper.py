@@ -23,7 +23,7 @@ from .digest import Buffer, Digest
 from .eviction import Eviction
 from .held import Held
 from .ledger import Fault
-from .shelf import BlobShelf, OpenShelf, Shelf, check
+from .shelf import BlobShelf, OpenShelf, Shelf
 from .wanted import Key
 
 logger = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ class Keeper:
     def _store(self, shelf: BlobShelf | None, chunk: Chunk, data: Buffer) -> bool:
         """Verify a chunk and store it, making room; False where that does not help."""
         if shelf is None:
-            check(chunk, data)
+            self._open_shelf.check(chunk, data)
             return False
         for _ in range(2):
             try:

@@ -183,6 +183,8 @@ class Provisional:
         """Keep *data*; raises Corrupt where it is known to be wrong, OSError."""
         if self.failure is not None:
             raise Corrupt(self.failure)
+        if not self.is_checked:
+            self._learn()
         real = self._real(chunk)
         if real is not None and self._shared is not None:
             check(real, data)
@@ -213,11 +215,7 @@ class Provisional:
                 self._drop()
                 return False
             self._vouched.save(self.whole, digests)
-            shared = self._cache.open(self._blob)
-            with self._changing:
-                self._digests, self._shared = digests, shared
-                self._known = {}
-            self._move(apart, shared, digests)
+            self._move(apart, self._believe(digests), digests)
             return True
 
     def doubts(self, chunk: Chunk) -> bool:
@@ -281,6 +279,20 @@ class Provisional:
             hasher.update(data)
             digests.append(Digest.of(data).raw)
         return digests if hasher.digest() == self.whole.checksum.raw else ()
+
+    def _learn(self) -> None:
+        """See whether another process has checked the file meanwhile."""
+        digests = self._vouched.load(self.whole)
+        if digests is not None:
+            self._believe(digests)
+
+    def _believe(self, digests: Sequence[bytes]) -> CacheFile:
+        """Take *digests* for the chunks', and return the shared file."""
+        with self._changing:
+            if self._shared is None:
+                self._shared = self._cache.open(self._blob)
+            self._digests, self._known = digests, {}
+            return self._shared
 
     def _drop(self) -> None:
         """Leave what is here to nobody."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
 from typing import Protocol
 
 from .blobcache import BlobCache
@@ -65,8 +64,16 @@ class BlobShelf(Protocol):
         ...
 
 
-OpenShelf = Callable[[BlobCache, Blob, Digest], BlobShelf]
-"""Opens the shelf of a blob for the image that has the digest; raises OSError."""
+class OpenShelf(Protocol):
+    """Opens shelves: what the class ``Shelf`` is."""
+
+    def __call__(self, cache: BlobCache, blob: Blob, owner: Digest, /) -> BlobShelf:
+        """Open the shelf of a blob for the image *owner*; raises OSError."""
+        ...
+
+    def check(self, chunk: Chunk, data: Buffer, /) -> None:
+        """Raise Corrupt unless *data* may be *chunk*'s: for those that no shelf can keep."""
+        ...
 
 
 class Shelf:
@@ -90,6 +97,11 @@ class Shelf:
         except OSError:
             cache.close_file(self.shared)
             raise
+
+    @staticmethod
+    def check(chunk: Chunk, data: Buffer) -> None:
+        """Raise Corrupt unless *data* is *chunk*'s."""
+        check(chunk, data)
 
     def find(self, chunk: Chunk) -> CacheFile | None:
         """Return the file in which *chunk* is ready.

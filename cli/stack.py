@@ -62,6 +62,9 @@ _PAUSES = (0.2, 1.0, 3.0)
 _WATCH = 1.0
 """Seconds between looks at whether kept metadata has been written to."""
 
+_ON_ITS_WAY = 2.0
+"""Seconds in which bytes that were lent from the cache have reached the kernel."""
+
 _LONGEST_PAUSE = 10.0
 """Seconds that an origin may ask for at most."""
 
@@ -178,8 +181,14 @@ async def shown_by(image: Image, driver: str, again: Digest | None) -> Shown:
 
 
 async def _forgotten(served: vfs.Vfs, bootstrap: Bootstrap, wrong: Whole) -> None:
-    """Have the kernel forget what it keeps of a file whose bytes were wrong."""
-    await forget_pages([served.node(nid) for nid in nids(bootstrap, wrong.checksum)])
+    """Have the kernel forget what it keeps of a file whose bytes were wrong.
+
+    Twice: what was on its way to the kernel when they were dropped has arrived by then.
+    """
+    nodes = [served.node(nid) for nid in nids(bootstrap, wrong.checksum)]
+    await forget_pages(nodes)
+    await trio.sleep(_ON_ITS_WAY)
+    await forget_pages(nodes)
 
 
 def store_for(
@@ -204,7 +213,7 @@ def store_for(
         deadline=setup.patience,
         pulse=pulse,
         ledger=ledger,
-        open_shelf=checks.open_shelf if checks else Shelf,
+        open_shelf=checks or Shelf,
     )
     if peers is not None:
         peers.watch(store.demand)

@@ -133,6 +133,19 @@ def test_what_an_evictor_took_is_missing_and_checked_when_it_is_back(open_shelf:
     assert shelf.is_checked
 
 
+def test_what_another_process_has_checked_is_learnt(open_shelf: Open) -> None:
+    first, second = open_shelf(), open_shelf()
+    put_all(first)
+    assert None not in found(second)
+    assert first.settle()
+    assert found(second) == [None] * 4, "moved"
+    second.put(chunk(1), data(1))
+    assert second.is_checked
+    assert None not in found(second)
+    with pytest.raises(Corrupt):
+        second.put(chunk(2), data(1))
+
+
 def test_what_is_full_when_it_is_opened_says_so(open_shelf: Open) -> None:
     shelf = open_shelf()
     put_all(shelf)
