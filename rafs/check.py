@@ -27,6 +27,12 @@ __all__ = ["Finding", "findings"]
 _DIRECTORY, _BROKEN = 1 << 31, 1 << 30
 """Instead of a count of names: a directory, which has one; an inode that cannot be read."""
 
+_TYPE = 0xF000
+"""The type bits of a mode."""
+
+_KINDS = {kind << 12: Kind.of(kind << 12).value for kind in (1, 2, 4, 6, 8, 10, 12)}
+"""Type bits to the numbers that directories say."""
+
 
 class FormatCheck(Protocol):
     """What a version of the format checks of its own."""
@@ -38,8 +44,11 @@ class FormatCheck(Protocol):
         """Check what is there once, pausing now and then."""
         ...
 
-    def inode(self, nid: int) -> None:
-        """Check an inode that was not met before, but for a directory's names."""
+    def inode(self, nid: int) -> tuple[int, int]:
+        """Check an inode that was not met before, but for a directory's names.
+
+        Returns its mode and links.
+        """
         ...
 
     def names(self, nid: int, parent: int) -> Iterator[tuple[bytes, int, int]]:
@@ -78,6 +87,8 @@ class _Walk:
         self._report = report
         self._names = array("I", bytes(4 * check.limit))
         """How many names each nid has, by nid."""
+        self._links = array("I", bytes(4 * check.limit))
+        """How many it says it has."""
         self._pending = array("Q")
         """Directories still to be listed, each behind its parent."""
 
@@ -89,7 +100,7 @@ class _Walk:
             nid, parent = self._pending.pop(), self._pending.pop()
             yield from self._directory(nid, parent)
         yield from self._report.take()
-        yield from self._links()
+        yield from self._miscounted()
         for nid in self._image.prefetch:
             if not 0 <= nid < self._check.limit or not self._names[nid]:
                 yield Finding("prefetch table", 0, f"inode {nid} has no name")
@@ -99,8 +110,9 @@ class _Walk:
         try:
             for name, child, kind in self._check.names(nid, parent):
                 below += self._name(nid, name, child, kind)
-                yield from self._report.take()
-            links = self._image.attributes(nid)[1]
+                if self._report:
+                    yield from self._report.take()
+            links = self._links[nid]
             if links != below + 2:
                 self._found(nid, f"{links} links, and {below} directories in it")
         except BadImage as exc:
@@ -117,35 +129,36 @@ class _Walk:
             self._found(nid, f"a directory that {name!r} in inode {directory} names once more")
             return True
         if not names:
-            self._add(nid, directory)
-        elif not names & _BROKEN:
-            self._names[nid] += 1
-        if self._names[nid] & _BROKEN:
+            mode = self._add(nid, directory)
+        else:
+            self._names[nid] += not names & _BROKEN
+            mode = 0 if names & _BROKEN else self._image.attributes(nid)[0]
+        if not mode:
             return kind == Kind.DIRECTORY.value
-        mode = self._image.attributes(nid)[0]
-        if Kind.of(mode).value != kind:
+        if _KINDS.get(mode & _TYPE) != kind:
             self._found(directory, f"{name!r} is of kind {kind}, inode {nid} has mode {mode:#o}")
-        return stat.S_ISDIR(mode)
+        return mode & _TYPE == stat.S_IFDIR
 
-    def _add(self, nid: int, parent: int) -> None:
-        """Check an inode that is met for the first time."""
+    def _add(self, nid: int, parent: int) -> int:
+        """Check an inode that is met for the first time; return its mode, 0 if it is broken."""
         try:
-            self._check.inode(nid)
-            if stat.S_ISDIR(self._image.attributes(nid)[0]):
-                self._names[nid] = _DIRECTORY
-                self._pending.extend((parent, nid))
-            else:
-                self._names[nid] = 1
+            mode, links = self._check.inode(nid)
         except BadImage as exc:
             self._report.caught(exc)
             self._names[nid] = _BROKEN
+            return 0
+        self._links[nid] = min(links, 0xFFFF_FFFF)
+        if mode & _TYPE == stat.S_IFDIR:
+            self._names[nid] = _DIRECTORY
+            self._pending.extend((parent, nid))
+        else:
+            self._names[nid] = 1
+        return mode
 
-    def _links(self) -> Iterator[Finding]:
-        for nid, names in enumerate(self._names):
-            if 0 < names < _BROKEN:
-                links = self._image.attributes(nid)[1]
-                if links != names:
-                    yield self._finding(nid, f"{links} links, and {names} names")
+    def _miscounted(self) -> Iterator[Finding]:
+        for nid, (names, links) in enumerate(zip(self._names, self._links, strict=True)):
+            if names != links and 0 < names < _BROKEN:
+                yield self._finding(nid, f"{links} links, and {names} names")
 
     def _found(self, nid: int, what: str) -> None:
         self._report.add(f"inode {nid}", self._check.place(nid), what)

@@ -92,6 +92,20 @@ class ChunkTable:
             row = self._by_index.exact(wanted)
         return row
 
+    def holds(self, blob_index: int, index: int, start: int, stop: int) -> bool:
+        """Say whether chunk *index* is where it should be, and decoded ``[start, stop)`` in it.
+
+        False where the table is in another order; then ``find`` knows.
+        """
+        row = self._first[blob_index] + index
+        if row >= self.count:
+            return False
+        blob, size, offset, number = tables.CHUNK_SPOT.unpack_from(
+            self._buffer, self._start + row * _RECORD + tables.KEY_OFFSET
+        )
+        in_order: bool = blob == blob_index and number == index
+        return in_order and offset <= start and stop <= offset + size
+
     def covering(self, blob_index: int, offset: int) -> int | None:
         """Return the row of the chunk that holds a decoded offset of a blob."""
         wanted = blob_index << _OFFSET_BITS | offset

@@ -112,6 +112,36 @@ class Erofs:
     def head(self, nid: int) -> Head:
         """Return inode *nid*; raises BadImage."""
         offset = self._base + nid * SLOT
+        if 0 <= nid < self._nids - 1:
+            form, units, mode, size, union, _, uid, gid, mtime, nsec, nlink = EXTENDED.unpack_from(
+                self._buffer, offset
+            )
+            if (
+                form in _EXTENDED_FORMATS
+                and mode >> 12 in _TYPES
+                and size <= erofs.MAX_SIZE
+                and nsec < _NSEC
+            ):
+                body = offset + EXTENDED.size
+                return Head(
+                    nid,
+                    offset,
+                    body,
+                    units,
+                    form >> 1,
+                    mode,
+                    size,
+                    union,
+                    uid,
+                    gid,
+                    mtime,
+                    nsec,
+                    nlink,
+                )
+        return self._head(nid, offset)
+
+    def _head(self, nid: int, offset: int) -> Head:
+        """Return any inode, or tell what is wrong with it."""
         what = f"inode {nid}"
         if not 0 <= nid < self._nids:
             raise bad(what, offset, f"outside the file of {self._size} bytes")
@@ -135,7 +165,7 @@ class Erofs:
         if mode >> 12 not in _TYPES or nsec >= _NSEC or size > erofs.MAX_SIZE:
             raise bad(what, offset, f"mode {mode:#o}, size {size}, {nsec} ns")
         return Head(
-            *(nid, offset, body, units, layout, mode, size, union, uid, gid, mtime, nsec, nlink)
+            nid, offset, body, units, layout, mode, size, union, uid, gid, mtime, nsec, nlink
         )
 
     def lookup(self, nid: int, name: bytes) -> int | None:

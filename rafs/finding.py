@@ -35,6 +35,10 @@ class Report:
         """Note what *error* says."""
         self.add(error.structure, error.offset, error.what or str(error))
 
+    def __bool__(self) -> bool:
+        """Say whether there is anything to take."""
+        return bool(self._found)
+
     def take(self) -> Iterator[Finding]:
         """Yield and forget what was noted."""
         found, self._found = self._found, []

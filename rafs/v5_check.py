@@ -59,12 +59,15 @@ class V5Check:
         except BadImage as exc:
             self._report.caught(exc)
 
-    def inode(self, nid: int) -> None:
-        """Check an inode, its xattrs and chunks, and that nothing else is where its parts are."""
+    def inode(self, nid: int) -> tuple[int, int]:
+        """Check an inode, its xattrs and chunks, and that nothing else is where its parts are.
+
+        Returns its mode and links.
+        """
         start, stop = self._image.extent(nid)
         if not self._claims.take(start, stop):
             raise erofs.bad(f"inode {nid}", start, "in one place with something else")
-        mode, size = self._image.attributes(nid)[0], self._image.attributes(nid)[5]
+        mode, links, _, _, _, size, *_ = self._image.attributes(nid)
         if stat.S_ISLNK(mode):
             self._image.target(nid)
         elif stat.S_ISREG(mode):
@@ -74,6 +77,7 @@ class V5Check:
         for name in self._image.xattrs(nid):
             if erofs.prefix_of(name) is None:
                 raise erofs.bad(f"inode {nid}", start, f"an xattr named {name!r}")
+        return mode, links
 
     def names(self, nid: int, parent: int) -> Iterator[tuple[bytes, int, int]]:
         """Check a directory's names and yield each with nid and kind's number."""

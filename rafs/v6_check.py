@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from chunkstore import Codec
+from chunkstore import CHUNKS_PER_BLOB, MAX_CHUNK, Codec
 
 from . import erofs
 from . import v6_tables as tables
@@ -22,9 +22,12 @@ from .erofs_view import Head
 from .errors import BadImage
 from .finding import Claims, Report
 from .v6 import V6
+from .v6_tables import BlobEntry
 
 _PAUSE: Final = 1024
 """Chunks checked between two pauses."""
+_SURELY_STORED: Final = 1 << 39
+"""Bytes of a stored blob before which no place needs a closer look."""
 _RUN_BITS: Final = 0x1F
 """Of an inode's chunk format: how often a block is doubled to what the kernel calls a chunk."""
 _DOTS: Final = (b".", b"..")
@@ -42,6 +45,8 @@ class V6Check:
         self._entries = image.facts.entries
         self._step = image.facts.chunk_size
         self._step_bits = (self._step // BLOCK).bit_length() - 1
+        self._limits = [_limits(entry) for entry in self._entries]
+        """Of each blob: decoded bytes, chunks, whether it has a codec."""
         self.limit = max(0, len(image.buffer) - self._facts.meta) // SLOT
 
     def place(self, nid: int) -> int:
@@ -105,25 +110,55 @@ class V6Check:
 
     def _chunks(self) -> Iterator[None]:
         start, count = self._facts.chunks
+        step = tables.CHUNK.size
         places = self._untold()
         last, ordered = -1, True
-        for row in range(count):
-            place = start + row * tables.CHUNK.size
-            try:
-                _, chunk = unpack_chunk(self._buffer, place, self._entries, places)
-                if chunk.offset % BLOCK:
-                    self._found("chunk", place, f"starts at byte {chunk.offset}, not on a block")
-            except BadImage as exc:
-                self._report.caught(exc)
-            key = self._image.table.key(row)
+        tangled = set()
+        stops = [0] * len(self._entries)
+        records = tables.CHUNK.iter_unpack(self._buffer[start : start + count * step])
+        for row, record in enumerate(records):
+            _, blob, _, _, size, _, offset, _, index, _ = record
+            if not self._is_plain(record):
+                self._chunk(start + row * step, places)
+            if blob < len(stops):
+                if offset < stops[blob]:
+                    tangled.add(blob)
+                stops[blob] = offset + size
+            key = blob << 32 | index
             ordered = ordered and key > last
             last = key
             if not row % _PAUSE:
                 yield
         if not ordered:
             yield from self._doubles()
-        for blob in range(len(self._entries)):
+        for blob in sorted(tangled):
             yield from self._overlaps(blob)
+
+    def _is_plain(self, record: tuple[int, ...]) -> bool:
+        """Say whether a record is as nearly all are, and surely right; quicker than to look."""
+        _, blob, flags, stored_size, size, stored_offset, offset, _, index, _ = record
+        if blob >= len(self._limits):
+            return False
+        decoded, chunks, coded = self._limits[blob]
+        return (
+            0 < size <= MAX_CHUNK
+            and offset + size <= decoded
+            and not offset % BLOCK
+            and index < chunks
+            and 0 < stored_size <= 2 * MAX_CHUNK
+            and stored_offset < _SURELY_STORED
+            and flags in (0, tables.COMPRESSED)
+            and (stored_size == size or bool(flags and coded))
+        )
+
+    def _chunk(self, place: int, places: Mapping[int, Places]) -> None:
+        """Check one record thoroughly."""
+        try:
+            _, chunk = unpack_chunk(self._buffer, place, self._entries, places)
+            if chunk.offset % BLOCK:
+                self._found("chunk", place, f"starts at byte {chunk.offset}, not on a block")
+        except BadImage as exc:
+            self._report.caught(exc)
 
     def _untold(self) -> Mapping[int, Places]:
         """Return something to say for blobs that alone know where their chunks are stored."""
@@ -157,23 +192,28 @@ class V6Check:
             if not number % _PAUSE:
                 yield
 
-    def inode(self, nid: int) -> None:
-        """Check an inode, its xattrs and chunks, and that nothing else is where its parts are."""
+    def inode(self, nid: int) -> tuple[int, int]:
+        """Check an inode, its xattrs and chunks, and that nothing else is where its parts are.
+
+        Returns its mode and links.
+        """
         head = self._image.erofs.head(nid)
-        stop = head.data
-        kind = stat.S_IFMT(head.mode)
+        kind = head.mode & 0xF000
         if kind == stat.S_IFREG:
             stop = self._indexes(head)
         elif kind == stat.S_IFDIR or kind == stat.S_IFLNK:
             stop = self._flat(head)
         elif head.layout != erofs.PLAIN:
             raise erofs.bad(f"inode {nid}", head.offset, f"layout {head.layout} of a device")
+        else:
+            stop = head.data
         if not self._claims.take(head.offset, stop):
             raise erofs.bad(f"inode {nid}", head.offset, "in one place with something else")
         if head.units:
             self._xattrs(head)
         if kind == stat.S_IFLNK:
             self._image.target(nid)
+        return head.mode, head.nlink
 
     def names(self, nid: int, parent: int) -> Iterator[tuple[bytes, int, int]]:
         """Check a directory's names and yield each but the dots with nid and kind's number."""
@@ -214,9 +254,10 @@ class V6Check:
         unknown = head.union & ~(_RUN_BITS | erofs.CHUNK_INDEXES)
         if head.layout == erofs.CHUNKED and unknown:
             raise self._bad(head, f"chunk format {head.union:#x}")
+        data = head.data
         if not head.size:
-            return head.data
-        start = -(-head.data // INDEX.size) * INDEX.size
+            return data
+        start = -(-data // INDEX.size) * INDEX.size
         stop = start + -(-head.size // self._step) * INDEX.size
         if stop > len(self._buffer):
             raise self._bad(head, f"a file of {head.size} bytes, for which there is no room")
@@ -225,6 +266,9 @@ class V6Check:
             raise self._bad(head, f"layout {head.layout}, chunk format {head.union:#x}")
         if bits < 0:
             raise self._bad(head, f"chunk format {head.union:#x}, smaller than a chunk")
+        if head.size <= self._step:
+            self._index(head, INDEX.unpack_from(self._buffer, start), head.size)
+            return stop
         left, expected = head.size, None
         for number, index in enumerate(INDEX.iter_unpack(self._buffer[start:stop])):
             if number & (1 << bits) - 1 and _place(index) != expected:
@@ -242,8 +286,10 @@ class V6Check:
         if not 0 <= blob < len(self._entries):
             raise self._bad(head, f"a chunk on device {blob + 1} of {len(self._entries)}")
         table, position = self._image.table, block * BLOCK
-        row = table.find(blob, high >> 8 << 16 | low)
-        stop = position + size
+        number, stop = high >> 8 << 16 | low, position + size
+        if table.holds(blob, number, position, stop):
+            return blob + 1, block + self._step // BLOCK
+        row = table.find(blob, number)
         while position < stop:
             place = table.place(row) if row is not None else None
             if place is None or place[0] != blob or not place[1] <= position < place[2]:
@@ -287,6 +333,14 @@ class V6Check:
 
     def _bad(self, head: Head, what: str) -> BadImage:
         return erofs.bad(f"inode {head.nid}", head.offset, what)
+
+
+def _limits(entry: BlobEntry) -> tuple[int, int, bool]:
+    """Return what a plain record must keep to; nothing does where only the blob itself knows."""
+    if entry.is_batched:
+        return 0, 0, False
+    decoded = erofs.round_block(entry.blob.size) or _SURELY_STORED
+    return decoded, entry.blob.chunk_count or CHUNKS_PER_BLOB, entry.codec is not Codec.NONE
 
 
 def _place(index: tuple[int, int, int]) -> tuple[int, int]:

@@ -21,6 +21,8 @@ CHUNK_KEY = struct.Struct("<I36xI")
 """Of a chunk table entry from byte 32 on: blob index, chunk index."""
 CHUNK_PLACE = struct.Struct("<I8xI8xQ")
 """Of a chunk table entry from byte 32 on: blob index, decoded size, decoded offset."""
+CHUNK_SPOT = struct.Struct("<I8xI8xQ8xI")
+"""Of a chunk table entry from byte 32 on: blob index, decoded size, decoded offset, chunk index."""
 KEY_OFFSET = 32
 CHUNK_KEYS = struct.Struct("<32xI36xI4x")
 CHUNK_OFFSETS = struct.Struct("<32xI20xQ16x")
