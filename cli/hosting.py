@@ -158,9 +158,10 @@ class _Host:
                 async with trio.open_nursery() as nursery:
                     await nursery.start(store.run)
                     await store.prepare(image.bootstrap.blobs)
-                    tree = image.bootstrap if shown.driver == "fuse" else BlobFiles(image.bootstrap)
+                    direct = shown.driver == "erofs"
+                    tree = BlobFiles(image.bootstrap) if direct else image.bootstrap
                     gone = trio.Event()
-                    self.vfs.add(vfs.Image(showing.name, tree, store))
+                    self.vfs.add(vfs.Image(showing.name, tree, store, direct))
                     try:
                         task_status.started(_Hosted(image, store, proof, shown, scope, gone))
                         nursery.start_soon(fetch_ahead, image.bootstrap, store, request.prefetch)

@@ -157,9 +157,10 @@ async def wired(request: MountRequest, handoff: Handoff) -> AsyncIterator[Wired]
             nursery.start_soon(fetch_ahead, image.bootstrap, store, request.prefetch)
             shows = appearing(request.hf_cache, request.mountpoint, image.bootstrap, request.image)
             with shows, traced(image.bootstrap, request.trace) as tree:
-                if shown.driver == "erofs":
+                direct = shown.driver == "erofs"
+                if direct:
                     tree = BlobFiles(image.bootstrap)
-                served = vfs.Vfs(vfs.Image(image.digest.hex[:12], tree, store))
+                served = vfs.Vfs(vfs.Image(image.digest.hex[:12], tree, store, direct))
                 if checks is not None:
                     nursery.start_soon(checks.run, partial(_forgotten, served, image.bootstrap))
                 yield Wired(served, lambda: told(image, store, checks, swarm), shown)

@@ -61,14 +61,16 @@ class Feed:
     """One file's steps."""
 
     def __init__(
-        self, size: int, *, level: int = FIRST_LEVEL, bounds: Sequence[int] = (), begin: int = 0
+        self, size: int, *, level: int = FIRST_LEVEL, begin: int = 0, pushes: bool = True
     ) -> None:
-        """Feed a file of *size* bytes, whose tensors begin at *bounds*, in order.
+        """Feed a file of *size* bytes.
 
-        What lies before *begin* is left alone: it was read before.
+        What lies before *begin* is left alone: it was read before. A feed that never *pushes* only
+        says what to fetch: every read is a READ then.
         """
+        self._pushes = pushes
         self._size = size
-        self._bounds = bounds
+        self._bounds: Sequence[int] = ()
         self._steps = array("d", [_IDLE]) * -(-size // STEP)
         self._first = begin // STEP
         self._left = len(self._steps) - self._first
@@ -93,7 +95,7 @@ class Feed:
         """Bytes to bring on the strength of one READ at most, as memory allows."""
 
     def bound(self, bounds: Sequence[int]) -> None:
-        """Learn where tensors begin."""
+        """Learn where tensors begin, in order."""
         self._bounds = bounds
 
     def read(self, start: int, stop: int, now: float) -> None:
@@ -103,10 +105,11 @@ class Feed:
         for step in range(max(first, self._first), min(last + 1, len(self._steps))):
             state = self._steps[step]
             if state in (_IDLE, _ASKED):
-                self._read.setdefault(step, []).append((start, stop))
+                if self._pushes:
+                    self._read.setdefault(step, []).append((start, stop))
                 if state == _IDLE:
                     self._follow(step)
-            elif now - state > SETTLED and stop - start > PAGE:
+            elif self._pushes and now - state > SETTLED and stop - start > PAGE:
                 self._forget(now)
                 self._follow(step)
 
@@ -138,6 +141,8 @@ class Feed:
         """Return what to push of *step*, which has come; ``pushed`` or ``put_back`` follows."""
         start, stop = self.span(step)
         self._steps[step] = now
+        if not self._pushes:
+            return []
         self._unwired += stop - start
         if self._unwired >= min(self._level, self.limit) // 4:
             self._unwired = 0

@@ -7,6 +7,9 @@ Which files: a model, from its first READ on, known by how it begins (`models`);
 was read in order for a while, or at many scattered places (`prefetch`). A small file, or a few
 reads of a large one, bring nothing but themselves. Which order: `feed`.
 
+What the kernel's EROFS reads, it reads directly and caches itself: such files are only fetched
+ahead.
+
 A push takes each page's lock in the kernel, and a page whose READ waits is locked until that is
 answered. So pushes have threads of their own and hold nothing that a READ needs but a share of a
 lease, and what a READ has asked for is left out. A thread that is stuck all the same comes free
@@ -105,7 +108,9 @@ class PageCache:
             feed.read(start, start + size, self._clock())
             self._ask(node, feed)
         elif (begin := self._vfs.ahead(node, start, size)) is not None and self._nursery:
-            self._feed(node, Feed(self._vfs.attributes(node)[5], begin=begin), start, size)
+            pushes = self._vfs.caches(node)
+            feed = Feed(self._vfs.attributes(node)[5], begin=begin, pushes=pushes)
+            self._feed(node, feed, start, size)
 
     def began(self, node: int, head: Buffer) -> None:
         """Take note that *head*, the first bytes of a file, is about to be answered."""
@@ -113,7 +118,7 @@ class PageCache:
             return
         size = self._vfs.attributes(node)[5]
         if size >= SMALLEST:
-            feed = Feed(size, level=LAST_LEVEL)
+            feed = Feed(size, level=LAST_LEVEL, pushes=self._vfs.caches(node))
             self._feed(node, feed, 0, len(head))
             if kind is not Kind.PYTORCH:
                 self._nursery.start_soon(self._learn, node, feed, size)

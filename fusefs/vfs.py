@@ -144,6 +144,8 @@ class Image:
     """What its directory is called where several images lie side by side."""
     tree: Tree
     reader: Reader
+    direct: bool = False
+    """Whether its files are read past the page cache: by the kernel's EROFS, which has its own."""
 
 
 class _Slot:
@@ -153,6 +155,7 @@ class _Slot:
         self.name = image.name
         self.tree = image.tree
         self.reader = image.reader
+        self.direct = image.direct
         self.base = (number << SLOT_BITS) + 2
         self.top = ROOT if number == 0 else self.base + image.tree.root
         """The node of its root directory."""
@@ -351,6 +354,10 @@ class Vfs:
         """
         slot = self._slot(node)
         return slot.reader.expect(slot.tree.extents(slot.nid(node), start, stop), ended)
+
+    def caches(self, node: int) -> bool:
+        """Say whether the kernel keeps pages of a file as a file of this file system."""
+        return not self._slot(node).direct
 
     def held(self, node: int, start: int, stop: int) -> AbstractContextManager[Buffer | None]:
         """Lend a range of a file to the kernel, from any thread; None if not all of it is here."""

@@ -82,7 +82,8 @@ def test_what_reads_have_asked_for_is_not_pushed_again() -> None:
 
 def test_distant_readers_are_followed_in_turn_up_to_the_ends_of_their_tensors() -> None:
     bounds = [20 * STEP, 24 * STEP, 100 * STEP, 103 * STEP - 5]
-    feed = Feed(SIZE, level=LAST_LEVEL, bounds=bounds)
+    feed = Feed(SIZE, level=LAST_LEVEL)
+    feed.bound(bounds)
     _read(feed, 20)
     _read(feed, 100)
     order = [step for _ in range(9) if (step := feed.take()) is not None]
@@ -111,6 +112,17 @@ def test_what_was_read_before_is_left_alone() -> None:
     assert _fed(feed) == [6, 7, 8, 9]
     feed.read(STEP, 2 * STEP, 100.0)
     assert _fed(feed) == []
+
+
+def test_what_is_read_directly_is_fetched_ahead_and_never_pushed() -> None:
+    feed = Feed(10 * STEP, level=LAST_LEVEL, pushes=False)
+    for step in range(10):
+        assert feed.take() == step
+        feed.read(step * STEP, step * STEP + 100, 0.0)
+        assert feed.landed(step, 0.0) == []
+        feed.pushed()
+    feed.read(0, STEP, 100.0)
+    assert feed.take() is None, "it is read again, and was dropped by nobody"
 
 
 def test_a_failure_stops_it_until_somebody_reads() -> None:
@@ -153,7 +165,8 @@ def test_what_the_kernel_has_dropped_is_brought_again() -> None:
 def test_each_step_is_under_way_once_and_in_the_end_pushed_or_read(
     size: int, bounds: list[int], moves: list[tuple[str, int, int]]
 ) -> None:
-    feed = Feed(size, level=LAST_LEVEL, bounds=bounds)
+    feed = Feed(size, level=LAST_LEVEL)
+    feed.bound(bounds)
     read: list[tuple[int, int]] = []
     pushed: list[tuple[int, int]] = []
     flying: list[int] = []
