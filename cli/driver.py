@@ -6,11 +6,15 @@ import trio
 
 from chunkstore import Digest
 from fusefs.blobfiles import BlobFiles
+from fusefs.models import is_mostly_models
 from fusefs.shown import Shown
 from rafs import BadImage, Bootstrap
 from rafs.check import findings
 
 from .bootstraps import Bootstraps
+
+MODEL = "models load faster through the page cache that the fuse driver fills"
+"""Measured by tests/bench/models.py: EROFS reads 128 KiB at a time and waits for each."""
 
 
 async def choose(driver: str, bootstrap: Bootstrap, digest: Digest, kept: Bootstraps) -> Shown:
@@ -18,6 +22,8 @@ async def choose(driver: str, bootstrap: Bootstrap, digest: Digest, kept: Bootst
 
     Raises BadImage where ``erofs`` was asked for and cannot be had.
     """
+    if driver == "auto" and is_mostly_models(bootstrap):
+        return Shown("fuse", MODEL)
     why = _misfit(bootstrap) or await _fault(bootstrap, digest, kept)
     if why and driver == "erofs":
         raise BadImage(f"the EROFS driver cannot show it: {why}")

@@ -28,6 +28,7 @@ COMMANDS = {
     "status": "Tell how the mounts of this node are doing.",
     "umount": "Unmount an image.",
     "unpack": "Write an image's files to a directory or a tar.",
+    "warm": "Fetch a mounted image's files before they are read.",
 }
 """Command name to the line that ``naiad --help`` shows, so that help imports no command."""
 

@@ -29,11 +29,13 @@ from chunkstore.stack import Counted
 from chunkstore.whole import Whole
 from fusefs import vfs
 from fusefs.blobfiles import BlobFiles
+from fusefs.control import Command
 from fusefs.daemon import Wired
 from fusefs.pages import forget_pages
 from fusefs.shown import Shown
 from fusefs.supervisor import Handoff
 from fusefs.trace import traced
+from fusefs.warming import Warming
 from p2p.source import PeerSource
 from p2p.swarm import Swarm
 from rafs import BadImage, Bootstrap, Unsupported, ci
@@ -163,7 +165,10 @@ async def wired(request: MountRequest, handoff: Handoff) -> AsyncIterator[Wired]
                 served = vfs.Vfs(vfs.Image(image.digest.hex[:12], tree, store, direct))
                 if checks is not None:
                     nursery.start_soon(checks.run, partial(_forgotten, served, image.bootstrap))
-                yield Wired(served, lambda: told(image, store, checks, swarm), shown)
+                warming = Warming(image.bootstrap, store)
+                nursery.start_soon(warming.run)
+                facts = partial(told, image, store, checks, swarm)
+                yield Wired(served, facts, shown, {Command.WARM: warming.ask})
             nursery.cancel_scope.cancel()
     cache.close()
 

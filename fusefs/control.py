@@ -5,6 +5,7 @@
 ``{"command": "stop"}``      ``{"status": {}}``, and the mount ends, in use or not
 ``{"command": "show", …}``   a session of many images shows the one in ``argument``
 ``{"command": "hide", …}``   and shows it no more
+``{"command": "warm", …}``   fetches the files in ``argument``, or says how far it is
 anything else                ``{"error": "…"}``
 ===========================  ======================================================
 """
@@ -31,6 +32,7 @@ class Command(enum.Enum):
     STOP = "stop"
     SHOW = "show"
     HIDE = "hide"
+    WARM = "warm"
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -15,9 +15,11 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from .control import Command, ask
 from .errors import FusefsError, MountFailed, NoAnswer, NotMounted
@@ -33,6 +35,9 @@ logger = logging.getLogger(__name__)
 
 PATIENCE = 5.0
 """Seconds that a daemon gets to answer ``status`` or ``stop``."""
+
+_WARMING = 30.0
+"""Seconds that a daemon gets to find the files of a large image."""
 
 _ENDING = 10.0
 """Seconds that an unmounted mount's processes get to be gone."""
@@ -226,3 +231,16 @@ def status(mountpoint: Path, state: Path | None = None) -> Mapping[str, object]:
             raise
     why = folder.failure or "supervisor and daemon were killed"
     return facts | {"alive": False, "last_error": why}
+
+
+def warm(mountpoint: Path, paths: Sequence[str], state: Path | None = None) -> Mapping[str, object]:
+    """Have *paths* of the image fetched and return how far that is; raises as ``status`` does."""
+    try:
+        place = resolved(mountpoint)
+    except OSError as exc:
+        raise NotMounted(f"{mountpoint}: {exc.strerror}") from exc
+    folder = StateRoot(state).folder(place)
+    if folder.read() is None:
+        raise NotMounted(f"{mountpoint}: naiad has mounted nothing there")
+    argument = msgspec.Raw(msgspec.json.encode({"paths": list(paths)}))
+    return ask(folder, Command.WARM, _WARMING, argument)
