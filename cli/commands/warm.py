@@ -30,10 +30,10 @@ Facts = Mapping[str, object]
 def command(
     mountpoint: Path, paths: Sequence[str], wait: bool, state: Path | None, as_json: bool
 ) -> None:
-    """Fetch a mounted image's files, all of them or PATHs and what is below them.
+    """Fetch a mounted image's files before they are read.
 
-    Readers come first: what they wait for is fetched before what is warmed. A PATH counts from
-    MOUNTPOINT on, or is absolute and below it.
+    All of them, or PATHs and what is below them; a PATH counts from MOUNTPOINT on, or is absolute
+    and below it. Readers come first: what they wait for is fetched before what is warmed.
 
     \b
     Examples:
