@@ -23,7 +23,7 @@ from .clients import client_of
 from .image import registry
 from .names import is_remote, shown
 from .output import human
-from .progress import Advance
+from .progress import Shown
 from .services import plain
 from .setup import Membership, Setup
 from .swarm import in_swarm
@@ -53,17 +53,17 @@ class FetchRequest:
     membership: Membership = _ALONE
 
 
-def run(request: FetchRequest, advance: Advance) -> dict[str, object]:
+def run(request: FetchRequest, shown_by: Shown) -> dict[str, object]:
     """Fetch, and return what there is to tell of it; raises ChunkstoreError or OSError."""
     try:
-        return trio.run(fetch, request, advance)
+        return trio.run(fetch, request, shown_by)
     except BaseExceptionGroup as group:
         if group.subgroup(KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise plain(group) from group
 
 
-async def fetch(request: FetchRequest, advance: Advance) -> dict[str, object]:
+async def fetch(request: FetchRequest, shown_by: Shown) -> dict[str, object]:
     """Do what ``run`` does."""
     start = trio.current_time()
     membership = request.membership
@@ -73,7 +73,7 @@ async def fetch(request: FetchRequest, advance: Advance) -> dict[str, object]:
     try:
         async with (
             in_swarm(membership, cache) as swarm,
-            _fetching(request, cache, swarm, advance) as fetching,
+            _fetching(request, cache, swarm, shown_by) as fetching,
             fetching.fetched() as store,
         ):
             how = await put_out(store, request.output, request.digest or _named(request.url))
@@ -94,7 +94,7 @@ async def fetch(request: FetchRequest, advance: Advance) -> dict[str, object]:
 
 @asynccontextmanager
 async def _fetching(
-    request: FetchRequest, cache: BlobCache, swarm: Swarm | None, advance: Advance
+    request: FetchRequest, cache: BlobCache, swarm: Swarm | None, shown_by: Shown
 ) -> AsyncIterator[Fetching]:
     bucket = Bucket(request.rate_limit) if request.rate_limit else None
     with client_of(request.setup) as client:
@@ -104,7 +104,12 @@ async def _fetching(
         task = FileTask.of(url, request.headers, request.tag, request.ignored, request.shared)
         file = UrlFile(asked, slowed(ask, bucket) if bucket else ask)
         patience = request.setup.patience
-        yield Fetching(task, file, cache, patience=patience, moved=advance, swarm=swarm)
+
+        def moved(done: int, total: int | None) -> None:
+            shown_by(done, total, _shares(fetching))
+
+        fetching = Fetching(task, file, cache, patience=patience, moved=moved, swarm=swarm)
+        yield fetching
 
 
 def _named(url: str) -> Digest | None:
@@ -138,6 +143,13 @@ def slowed(ask: Ask, bucket: Bucket) -> Ask:
             yield response
 
     return asked
+
+
+def _shares(fetching: Fetching) -> str:
+    """Return in a few words where the bytes came from."""
+    sizes = {name: tally.size for name, tally in fetching.ledger.tallies.items() if tally.size}
+    whole = sum(sizes.values())
+    return ", ".join(f"{size / whole:.0%} {name}" for name, size in sorted(sizes.items()))
 
 
 def summary(done: Mapping[str, object]) -> str:

@@ -34,3 +34,26 @@ def bar(title: str) -> Iterator[Advance]:
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown) as on:
         task = on.add_task(title, total=None)
         yield lambda done, total: on.update(task, completed=done, total=total)
+
+
+Shown = Callable[[int, int | None, str], None]
+"""Told how many bytes are done, of how many if anybody knows, and where they came from."""
+
+
+@contextmanager
+def transfer_bar(title: str) -> Iterator[Shown]:
+    """Yield what moves a bar that also says where the bytes come from."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[source]}"),
+    )
+    shown = sys.stderr.isatty()
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown) as on:
+        task = on.add_task(title, total=None, source="")
+        yield lambda done, total, source: on.update(
+            task, completed=done, total=total, source=source
+        )

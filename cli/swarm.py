@@ -35,6 +35,7 @@ from p2p.security import Identity, Papers, Role, Security
 from p2p.seed import Seeding
 from p2p.server import SEED_SLOTS, SLOTS
 from p2p.service import Service
+from p2p.sharing import Sharing
 from p2p.source import Joining
 from p2p.swarm import Host, Swarm
 
@@ -149,11 +150,14 @@ def listed(cache: BlobCache) -> Sequence[str]:
 
 async def share_all(swarm: Swarm, cache: BlobCache, every: float) -> None:
     """Offer what lies in the cache, and what comes, looking again and again."""
-    while True:
-        names = await trio.to_thread.run_sync(partial(listed, cache))
-        for name in names:
-            await swarm.share(name)
-        await trio.sleep(every)
+    sharing = Sharing(swarm, cache)
+    try:
+        while True:
+            for name in await trio.to_thread.run_sync(partial(listed, cache)):
+                await sharing.share(name)
+            await trio.sleep(every)
+    finally:
+        await sharing.close()
 
 
 async def scheduling(listen: str, limits: Limits, safety: Safety) -> None:

@@ -130,6 +130,11 @@ class Chooser:
             self._got(piece)
         self._gain(bits & ~self.held, now)
 
+    def announce(self, now: float) -> None:
+        """Tell the scheduler at once what is held, instead of gathering."""
+        if self._fresh:
+            self._flush = now
+
     def dropped(self, bits: int, now: float) -> None:
         """Note pieces that are not held any more."""
         bits &= self.held

@@ -197,8 +197,11 @@ class FileDownload(Download):
                 logger.warning("another digest was published piece=%d", piece)
         self._published |= agreed
         self.chooser.digests(agreed)
-        here = runs.of(self._store.ready) & agreed
-        self.chooser.holds(here & ~self.chooser.held, trio.current_time())
+        new = agreed & self._holding.bits & ~self.chooser.held
+        here = runs.of(piece for piece in runs.numbers(new) if self._store.has(piece))
+        self.chooser.holds(here, trio.current_time())
+        if here:
+            self.chooser.announce(trio.current_time())
         self.act()
 
     def _changed(self, body: messages.Changed) -> None:

@@ -12,7 +12,7 @@ from chunkstore import Digest
 from cli.fetching import FetchRequest, run, summary
 from cli.options import DIGEST, HEADER, SIZE, json_option, membership_options, setup_options
 from cli.output import print_json
-from cli.progress import bar
+from cli.progress import transfer_bar
 from cli.setup import Membership, Setup
 
 
@@ -64,8 +64,8 @@ def command(
     """
     keys = frozenset(key for key in ignored.split(",") if key)
     request = FetchRequest(url, _output(url, output), setup, ignored=keys, **told)
-    with bar(request.output.name) as advance:
-        done = run(request, advance)
+    with transfer_bar(request.output.name) as shown:
+        done = run(request, shown)
     print_json(done) if as_json else click.echo(f"naiad: {summary(done)}", err=True)
 
 

@@ -135,6 +135,18 @@ async def test_what_headers_open_stays_with_who_has_them(
     assert b"s3cret" not in swarm.service.state()
 
 
+async def test_what_a_fetch_has_left_in_a_cache_is_offered_to_others(
+    swarm: FileSwarm, clock: MockClock
+) -> None:
+    one, other = await swarm.host("one"), await swarm.host("other")
+    assert await one.fetch() == FILE
+    keeper = await swarm.keep(one)
+    await trio.sleep(1)
+    assert await other.fetch() == FILE
+    assert other.had("peer") == len(FILE)
+    await keeper.close()
+
+
 def publish(handle: int) -> messages.Publish:
     return messages.Publish(handle, 0, [b"\x01" * 32] * 8)
 
