@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from .choice import READER
 from .link import Link, Request
 
 
@@ -37,10 +38,16 @@ class Book:
     def watch(self, request: Request, late: float, stalled: float) -> None:
         """Set when a request is late and when it will not be answered any more."""
         request.late, request.stalled = late, stalled
-        if late < self.alarm:
-            self.alarm = late
         if stalled < self.alarm:
             self.alarm = stalled
+        if request.priority == READER and late < self.alarm:
+            self.alarm = late
+
+    def hurry(self, now: float) -> None:
+        """Set the alarm for whatever is late next, because everything has been asked for."""
+        for request in self.open.values():
+            if not request.doubled and now < request.late < self.alarm:
+                self.alarm = request.late
 
     def read(self, piece: int) -> None:
         """Note that a piece is being read from the origin."""
@@ -78,5 +85,5 @@ class Book:
         yield from list(self.open.values())
         for request in self.open.values():
             self.alarm = min(self.alarm, request.stalled)
-            if now < request.late < self.alarm:
+            if request.priority == READER and now < request.late < self.alarm:
                 self.alarm = request.late

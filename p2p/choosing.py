@@ -671,6 +671,7 @@ class Chooser:
         for request in list(self._book.open.values()):
             if not request.doubled and now >= request.late:
                 self._second(request, now)
+        self._book.hurry(now)
 
     def _second(self, request: Request, now: float) -> None:
         """Ask a second host for what is late."""
