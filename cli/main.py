@@ -24,6 +24,7 @@ COMMANDS = {
     "pull": "Pull an image into containerd; what can be loaded lazily is not fetched.",
     "scheduler": "Say which hosts of a swarm take what from whom.",
     "seed": "Get from origins what a swarm wants, once, and serve it.",
+    "simulate": "Run a swarm in virtual time and tell how near it came to the bound.",
     "snapshotter": "Serve containerd's snapshots, and mount images instead of unpacking them.",
     "status": "Tell how the mounts of this node are doing.",
     "umount": "Unmount an image.",

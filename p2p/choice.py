@@ -20,7 +20,7 @@ class Patience:
     reader: float = 0.5
     """Seconds without a word of the scheduler before a reader's piece comes from the origin."""
     others: float = 5.0
-    gather: float = 2.0
+    gather: float = 1.0
     """Seconds for which HELD is gathered."""
     stall_first: float = 5.0
     """Seconds without an answer that are too many where nothing is known of anybody."""

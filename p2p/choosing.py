@@ -5,10 +5,11 @@ does what the `Choice` says; it calls again after whatever it tells, and at `wak
 so with sockets, the simulator without: there is one policy.
 
 The order of things: pieces that readers wait for, in the order of asking, at once and beyond every
-window; then those asked for ahead, in order; then, in bulk mode, the rest, rarest first among the
-parents' pieces and at random among the equally rare. A parent has two requests open and all of them
-five, more where rate times latency says that more are under way (`pace`). What nobody known has is
-a WANT to the scheduler, which answers with a hint, a grant, or that somebody is getting it.
+window; then those asked for ahead, in order; then, in bulk mode, the rest: rarest first among the
+parents' pieces, of those the newest to appear, else one at random. A parent has two requests open
+and all of them five, more where rate times latency says that more are under way (`pace`). What
+nobody known has is a WANT to the scheduler, which answers with a hint, a grant, or that somebody is
+getting it.
 
 An answer that is later than 95 of 100 of its parent are gets a second request elsewhere, for
 readers always and for others at the end, when nothing else is left to ask for. A request without an
@@ -77,6 +78,10 @@ class Chooser:
         self._grants: dict[int, float] = {}
         """Open ones and their ends."""
         self._granted = 0
+        self._seen = 0
+        """Pieces that any host ever said to have."""
+        self._newest = 0
+        """Those of them that appeared while one looked on: still rare, wherever that is."""
         self._hinted = 0
         """Pieces that a hint named, until they are held: the scheduler waits to hear of them."""
         self._fresh = 0
@@ -239,6 +244,9 @@ class Chooser:
         link.have = add if whole else (link.have | add) & ~drop
         if add:
             link.news = now
+            if not whole:
+                self._newest |= add & ~self._seen
+            self._seen |= add
 
     def arrived(self, number: int, size: int, now: float) -> None:
         """Note that a piece came, was verified, and is held."""
@@ -632,7 +640,13 @@ class Chooser:
         return room
 
     def _pick(self, bits: int) -> int:
-        """Return one of the numbers of a bitmap at random; those after gaps are likelier."""
+        """Return the newest piece of a bitmap, else one at random; those after gaps are likelier.
+
+        Pieces leave the source in rising order, so the highest that appeared lately is the newest.
+        """
+        new = bits & self._newest
+        if new:
+            return new.bit_length() - 1
         start = int(self._random.random() * bits.bit_length())
         later = bits >> start
         if later:

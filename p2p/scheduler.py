@@ -199,7 +199,8 @@ class Scheduler:
         for peer in host.peers.values():
             peer.task.stale = True
             self._busy[peer.task] = None
-        self._next = min(self._next, now)
+        if host.peers:
+            self._next = min(self._next, now)
 
     def _isolate(self, host: bytes, sentence: Sentence | None, now: float) -> None:
         if sentence is None or host not in self.hosts:

@@ -263,7 +263,7 @@ class Node(Uploader):
         now = self.world.clock.now
         self._parents[parent.id] = parent
         self.chooser.linked(parent.id, now)
-        self.chooser.offered(parent.id, held, 0, False, now)
+        self.chooser.offered(parent.id, held, 0, True, now)
         self.step()
 
     def unlinked(self, parent: Uploader) -> None:

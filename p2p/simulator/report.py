@@ -12,6 +12,8 @@ class Report:
     """Figures of one run; times are virtual seconds, from each host's own arrival where said."""
 
     hosts: int
+    living: int
+    """Of them, at the end."""
     finished: int
     bound: float
     first: float

@@ -1,4 +1,9 @@
-"""A scenario: what is simulated. Decoded from TOML, whose keys are the fields here."""
+"""A scenario: what is simulated.
+
+Decoded from TOML, whose tables and keys are the structs and fields here: ``[[group]]`` of hosts,
+``[[site]]``, ``[origin]``, ``[seeds]``, ``[[fault]]``, ``[policy]``. Sizes, rates and times may
+have units (`units`).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from chunkstore.errors import Malformed
+
+from .units import plain
 
 Positive = Annotated[float, Meta(gt=0)]
 NotNegative = Annotated[float, Meta(ge=0)]
@@ -111,7 +118,7 @@ class Policy(_Table, frozen=True):
     """Pieces that a seed reads from the origin at once, in order."""
     total: Annotated[int, Meta(ge=1)] = 5
     """Requests open at a child at first."""
-    coalesce: Positive = 0.05
+    coalesce: Positive = 0.01
     """Seconds between two HAVE of a parent."""
 
 
@@ -135,7 +142,7 @@ class Scenario(_Table, frozen=True):
     def decode(cls, table: dict[str, object]) -> Scenario:
         """Return the scenario of a TOML document; raise Malformed where it is none."""
         try:
-            scenario = msgspec.convert(table, cls)
+            scenario = msgspec.convert(plain(table), cls)
         except msgspec.ValidationError as error:
             raise Malformed(f"scenario: {error}") from error
         names = {site.name for site in scenario.site}

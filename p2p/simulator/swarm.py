@@ -191,7 +191,9 @@ class Swarm:
 
     def _report(self) -> Report:
         nodes = self.nodes
-        took = sorted(node.finished - node.born for node in nodes if node.finished >= 0)
+        took = sorted(
+            node.finished - node.born for node in nodes if node.finished >= 0 and not node.dead
+        )
         ended = max((node.finished for node in nodes), default=0.0)
         if len(took) < sum(not node.dead for node in nodes):
             ended = self.clock.now
@@ -201,6 +203,7 @@ class Swarm:
         source = sum(seed.sent for seed in self.seeds) or self.origin_bytes
         return Report(
             hosts=len(nodes),
+            living=sum(not node.dead for node in nodes),
             finished=len(took),
             bound=self.scenario.bound(),
             first=took[0] if took else 0.0,
