@@ -55,6 +55,8 @@ _LINKS = (
     ("/proc/self/fd/2", "stderr"),
 )
 
+_SCRATCH = ("tmp", "var/tmp", "run")
+
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 _IFREQ = struct.Struct("16sh14x")
 
@@ -184,9 +186,11 @@ def _furnish(root: Path) -> None:
         for target, name in _LINKS:
             (root / "dev" / name).symlink_to(target)
         (root / "dev" / "shm").mkdir(0o1777)
-    if not os.access(root / "tmp", os.W_OK):
-        with suppress(OSError):
-            _mount("naiad", root / "tmp", "tmpfs", _NOSUID | _NODEV, "mode=1777")
+    if _in_user_namespace() or not os.access(root / "tmp", os.W_OK):
+        # Folders of users that a user namespace does not know cannot be written to.
+        for name in _SCRATCH:
+            with suppress(OSError):
+                _mount("naiad", root / name, "tmpfs", _NOSUID | _NODEV, "mode=1777")
 
 
 def _raise_loopback() -> None:

@@ -64,6 +64,8 @@ def _tell(facts: Facts) -> None:
 def _shown(name: str, value: object) -> object:
     if name == "last_error_at" and isinstance(value, float):
         return ago(time.time() - value)
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
     counts_bytes = name.endswith(("_bytes", "size"))
     return human(value) if counts_bytes and isinstance(value, int) else value
 
