@@ -176,7 +176,8 @@ def remove(cache: BlobCache, place: Place) -> int:
         for path in (place.map, place.data):
             freed += path.stat().st_blocks * 512
             path.replace(trash / uuid.uuid4().hex)
-        place.data.with_suffix(".digests").unlink(missing_ok=True)  # of a file at a url
+        for beside in (".digests", ".origin"):  # what is known of a file at a url, of a seeded blob
+            place.data.with_suffix(beside).unlink(missing_ok=True)
         if place.folder.parent == cache.root / "apart" and not any(place.folder.iterdir()):
             place.folder.rmdir()
     for path in trash.iterdir():  # outside the lock, with what a killed process left here

@@ -22,6 +22,7 @@ from chunkstore.imagestore import ImageStore
 from chunkstore.ledger import Ledger, Pulse
 from chunkstore.originchunks import OriginChunks
 from chunkstore.origins.hubname import PREFIX
+from chunkstore.origins.registryorigin import RegistryOrigin
 from chunkstore.retrying import Retrying
 from chunkstore.scrub import BETWEEN_PASSES, scrub
 from chunkstore.shelf import Shelf
@@ -85,6 +86,12 @@ class Image:
     """Where the bootstrap lies."""
     files: Files | None = None
     """Of an image made of a hub's listing: what its chunks are checked by."""
+    registry: RegistryOrigin | None = None
+    """Where its blobs lie, if that is a registry."""
+
+    async def proof(self) -> str | None:
+        """Return what its registry was shown, for seeds that ask who may have it."""
+        return await self.registry.proof() if self.registry else None
 
 
 @asynccontextmanager
@@ -125,7 +132,8 @@ async def opened_at(
         try:
             files = _files(name, place, bootstrap, unhashed)
             origin = Retrying(files.origin if files else place.origin, deadline=setup.patience)
-            image = Image(name, bootstrap, digest, origin, kept, files)
+            registry = place.origin if isinstance(place.origin, RegistryOrigin) else None
+            image = Image(name, bootstrap, digest, origin, kept, files, registry)
             await attach_lists(image)
             yield image
         finally:
@@ -211,7 +219,7 @@ def store_for(
     peers = None
     if swarm is not None:
         where = seedable(image.name, plain_http=setup.plain_http)
-        source = peers = PeerSource(joining(swarm, where), source, ledger)
+        source = peers = PeerSource(joining(swarm, where, image.proof), source, ledger)
     store = ImageStore(
         cache,
         source,

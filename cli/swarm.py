@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from functools import partial
@@ -24,6 +24,7 @@ from chunkstore.origins.registry import Registry
 from chunkstore.origins.registryorigin import RegistryOrigin
 from chunkstore.retrying import Retrying
 from p2p import wire
+from p2p.admission import Admission
 from p2p.download import Download
 from p2p.evaluator import Limits
 from p2p.fileseed import ByKind, FileSeeding
@@ -42,6 +43,10 @@ from p2p.swarm import Host, Swarm
 from .clients import client_of
 from .names import is_remote, shown
 from .setup import Membership, Safety, Setup
+
+Proof = Callable[[], Awaitable[str | None]]
+"""Returns what an image's origin was shown, if it is a registry that wanted to be shown something.
+"""
 
 SWARM_WORKERS = 16
 """Fetches of one image side by side where peers answer: the chooser sees what all of them want."""
@@ -94,12 +99,15 @@ def _host(membership: Membership, role: Role) -> Host:
     )
 
 
-def joining(swarm: Swarm, where: str) -> Joining:
-    """Return what takes part in the tasks of an image whose blobs a seed finds at *where*."""
+def joining(swarm: Swarm, where: str, proof: Proof) -> Joining:
+    """Return what takes part in the tasks of an image whose blobs a seed finds at *where*.
+
+    A seed may want to see *proof* that this host may have them.
+    """
 
     async def join(blob: Blob) -> Download | None:
         try:
-            return await swarm.join(blob, where)
+            return await swarm.join(blob, where, await proof())
         except OSError:  # no room for the blob's files: its chunks are not kept, nor shared
             return None
 
@@ -125,8 +133,7 @@ async def seeded(
 ) -> AsyncIterator[ChunkSource]:
     """Open the origin that a task's description names; raises Malformed.
 
-    With this user's credentials only *as_user*: what a seed gets with them, it gives to every peer
-    that knows the chunks' digests.
+    With this user's credentials only *as_user*.
     """
     yield OriginChunks(Retrying(_origin(where, client, as_user=as_user), deadline=patience))
 
@@ -134,12 +141,21 @@ async def seeded(
 def _origin(where: str, client: Client, *, as_user: bool) -> Origin:
     if is_remote(where):
         return HttpOrigin(where, client)
+    return RegistryOrigin(_registry(where, client, as_user=as_user))
+
+
+def _registry(where: str, client: Client, *, as_user: bool) -> Registry:
     plain = where.startswith(_PLAIN)
     if not plain and not where.startswith(_SECURE):
         raise Malformed(f"not an origin that a seed can read: {where[:100]!r}")
     named = Reference.parse(where.removeprefix(_PLAIN if plain else _SECURE))
     who = Credentials.of(os.environ) if as_user else None
-    return RegistryOrigin(Registry(named, client, credentials=who, plain_http=plain))
+    return Registry(named, client, credentials=who, plain_http=plain)
+
+
+def _anonymous(client: Client, where: str) -> Registry | None:
+    """Return the registry at *where*, asked as nobody; None where there is no registry."""
+    return None if is_remote(where) else _registry(where, client, as_user=False)
 
 
 def listed(cache: BlobCache) -> Sequence[str]:
@@ -189,7 +205,9 @@ async def seeding(
         origins = partial(seeded, client=client, patience=setup.patience, as_user=as_user)
         async with in_swarm(membership, cache, Role.SEED) as swarm, trio.open_nursery() as nursery:
             assert swarm is not None
-            seeding = Seeding(cache, swarm.holdings, origins)
+            admission = Admission(partial(_anonymous, client)) if as_user else None
+            admits = admission.admits if admission else None
+            seeding = Seeding(cache, swarm.holdings, origins, admits)
             await nursery.start(seeding.run)
             files = FileSeeding(cache, swarm, client)
             await nursery.start(files.run)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
+import msgspec
 import trio
 
 from chunkstore import (
@@ -86,7 +87,10 @@ class Download:
         self.handle = handle
         self.task = task
         self.description = description
-        self.chooser = Chooser(handle, task, description, Random())
+        """For seeds."""
+        self.outline = msgspec.structs.replace(description, headers=[])
+        """For everybody else: what proves who we are is not in it."""
+        self.chooser = Chooser(handle, task, self.outline, Random())
         self.told: Told = _nobody
         """Set by whoever has a session with the task's scheduler."""
         self._parents = parents
@@ -253,7 +257,8 @@ class Download:
             self._again = True
             return
         self._neighbours[parent.host] = neighbour
-        neighbour.follow(self.task, self.description, self)
+        description = self.description if parent.kind == "seed" else self.outline
+        neighbour.follow(self.task, description, self)
 
     def _leave(self, host: bytes) -> None:
         neighbour = self._neighbours.pop(host, None)

@@ -37,7 +37,7 @@ from .download import Download, Wish
 from .filestore import FileStore
 from .filetask import FileTask, Version
 from .holdings import Holding
-from .messages import Body, Description, Parent
+from .messages import Body, Description
 from .origin import FromOrigin
 from .parents import Parents
 
@@ -90,10 +90,11 @@ class FileDownload(Download):
         *whole* is what seeds are told, by who wants to have all of it.
         """
         version = store.version
-        self._outline = outline(store.name, version)
-        super().__init__(handle, version.id, whole or self._outline, parents, holding)
+        public = outline(store.name, version)
+        super().__init__(handle, version.id, whole or public, parents, holding)
+        self.outline = public
         bulk = whole is not None
-        self.chooser = Chooser(handle, version.task, self._outline, Random())
+        self.chooser = Chooser(handle, version.task, self.outline, Random())
         self.chooser.want_all(bulk)
         self._store = store
         self._published = 0
@@ -215,7 +216,7 @@ class FileDownload(Download):
             self._disbelieved.add(state)
             return
         self.other = state
-        words = f"{self._outline.name}: another file by now, of {body.length} bytes"
+        words = f"{self.outline.name}: another file by now, of {body.length} bytes"
         self._fail(Changed(words))
 
     # What the cache says.
@@ -231,16 +232,6 @@ class FileDownload(Download):
             self.act()
 
     # What is done about it.
-
-    def _connect(self, parent: Parent) -> None:
-        """Follow *parent*; only a seed is told the url and what opens it."""
-        whole, self.description = self.description, self._outline
-        try:
-            if parent.kind == "seed":
-                self.description = whole
-            super()._connect(parent)
-        finally:
-            self.description = whole
 
     def _wish(self, piece: int) -> None:
         """Want a piece; one that is here but known to nobody is published when it is granted."""

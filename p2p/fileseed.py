@@ -82,6 +82,10 @@ class FileSeeding:
             task_status.started()
             await trio.sleep_forever()
 
+    async def admits(self, task: bytes, description: Description | None) -> bool:
+        """Say whether a child may have a file: who can name a private one has its credentials."""
+        return True
+
     async def open(self, task: bytes, description: Description) -> Holding | None:
         """Return the holding of a version of a file; None where it cannot be seeded."""
         try:
@@ -219,6 +223,11 @@ class ByKind:
 
     def __init__(self, blobs: Fetcher, files: Fetcher) -> None:
         self._fetchers = {"blob": blobs, "file": files}
+
+    async def admits(self, task: bytes, description: Description | None) -> bool:
+        """Say whether a child may have what is seeded of a task."""
+        fetcher = self._fetchers.get(description.kind if description else "blob")
+        return fetcher is not None and await fetcher.admits(task, description)
 
     async def open(self, task: bytes, description: Description) -> Holding | None:
         """Return the holding of a task that is new here; None where it cannot be had."""

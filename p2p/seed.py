@@ -11,8 +11,9 @@ Tasks: one per open store, in the nursery of ``run``.
 from __future__ import annotations
 
 import logging
+import os
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
@@ -47,6 +48,9 @@ MOST_TASKS = 256
 DEADLINE = 30.0
 """Seconds without a byte after which an origin is given up."""
 
+Admits = Callable[[Description], Awaitable[bool]]
+"""Says whether a child may have what a seed reads of its description's origin."""
+
 Origins = Callable[[str], AbstractAsyncContextManager[ChunkSource]]
 """Opens the origin that a description names; raises ChunkstoreError."""
 
@@ -62,7 +66,15 @@ class _Task:
 class Seeding:
     """Fetches for a `Server`."""
 
-    def __init__(self, cache: BlobCache, holdings: Holdings, origins: Origins) -> None:
+    def __init__(
+        self,
+        cache: BlobCache,
+        holdings: Holdings,
+        origins: Origins,
+        admits: Admits | None = None,
+    ) -> None:
+        """Give everybody what is asked for, unless *admits* says who may have it."""
+        self._admits = admits
         self._cache = cache
         self._holdings = holdings
         self._origins = origins
@@ -76,6 +88,34 @@ class Seeding:
             self._nursery = nursery
             task_status.started()
             await trio.sleep_forever()
+
+    async def admits(self, task: bytes, description: Description | None) -> bool:
+        """Say whether a child may have what is seeded of a task.
+
+        What lies in the cache came from one origin, which is asked; a child that names another one
+        could bring a registry of its own that admits everybody.
+        """
+        if self._admits is None:
+            return True
+        if description is None or description.kind != "blob":
+            return False
+        if blob_task(description.name) != task or not await self._admits(description):
+            return False
+        origin = await trio.to_thread.run_sync(self._claimed, description)
+        return origin == description.origin
+
+    def _claimed(self, description: Description) -> str:
+        """Return where a blob in the cache comes from: noted beside it by who is first."""
+        path = self._cache.place(description.name).data.with_suffix(".origin")
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            return path.read_text()
+        except OSError:  # no room: nothing can be kept of it either
+            return ""
+        with os.fdopen(fd, "w") as file:
+            file.write(description.origin)
+        return description.origin
 
     async def open(self, task: bytes, description: Description) -> Holding | None:
         """Return the holding of a task; None where its origin cannot be had."""

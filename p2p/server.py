@@ -55,6 +55,10 @@ CHECKS = 16
 class Fetcher(Protocol):
     """Gets the pieces that a seed does not have yet."""
 
+    async def admits(self, task: bytes, description: Description | None) -> bool:
+        """Say whether a child may have what is seeded of a task; never raises."""
+        ...
+
     async def open(self, task: bytes, description: Description) -> Holding | None:
         """Return the holding of a task that is new here; None where it cannot be had."""
         ...
@@ -143,6 +147,10 @@ class _Followed:
     whole: bool = True
     """It has to be told everything."""
     dirty: bool = True
+    admitted: bool = False
+    """The child may have it."""
+    decided: trio.Event = field(default_factory=trio.Event)
+    """Whether it may is known."""
 
 
 @dataclass(slots=True)
@@ -194,12 +202,33 @@ class _Child(Deaf):
             raise Nonsense(f"FOLLOW of handle {body.handle}, or too many")
         followed = _Followed(body.task, body.description)
         self._followed[body.handle] = followed
-        holding = self._server.holdings.find(body.task)
+        fetcher = self._server.fetcher
+        if fetcher is None:
+            self._admit(followed)
+        else:
+            self.nursery.start_soon(self._look_at, fetcher, followed)
+        self._news.set()
+
+    def _admit(self, followed: _Followed) -> None:
+        followed.admitted = True
+        followed.decided.set()
+        holding = self._server.holdings.find(followed.task)
         if holding is not None:
             self.opened(holding)
-        elif self._server.fetcher is not None and body.description is not None:
-            self.nursery.start_soon(self._server.fetcher.open, body.task, body.description)
-        self._news.set()
+
+    async def _look_at(self, fetcher: Fetcher, followed: _Followed) -> None:
+        """Let a child have a task, if a seed's fetcher says so."""
+        if not await fetcher.admits(followed.task, followed.description):
+            logger.info("child not admitted task=%s child=%s", followed.task.hex()[:16], self._name)
+            followed.decided.set()
+            return
+        self._admit(followed)
+        if followed.holding is None and followed.description is not None:
+            await fetcher.open(followed.task, followed.description)
+
+    @property
+    def _name(self) -> str:
+        return str(self._session.remote)
 
     def _unfollow(self, handle: int) -> None:
         followed = self._followed.pop(handle, None)
@@ -244,6 +273,8 @@ class _Child(Deaf):
         """Note that a task has a holding now, if it is followed."""
         for followed in self._followed.values():
             if followed.task != holding.task or followed.holding is holding:
+                continue
+            if not followed.admitted:
                 continue
             if followed.holding is None or followed.holding.is_gone:
                 followed.holding = holding
@@ -344,6 +375,10 @@ class _Child(Deaf):
         fetcher = self._server.fetcher
         assert fetcher is not None
         with asked.scope:
+            await followed.decided.wait()
+            if not followed.admitted:
+                self._absent(asked)
+                return
             try:
                 asked.request = await fetcher.fetch(
                     followed.task, followed.description, asked.request

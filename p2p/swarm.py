@@ -12,6 +12,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+import msgspec
 import trio
 
 from chunkstore import Blob
@@ -117,9 +118,15 @@ class Swarm:
             finally:
                 self._nursery = None
 
-    async def join(self, blob: Blob, origin: str = "") -> Download:
-        """Take part in a blob's task; *origin* is where a seed finds it. Raises OSError."""
-        return await self.join_task(blob_task(blob.id), describe(blob, origin), blob)
+    async def join(self, blob: Blob, origin: str = "", proof: str | None = None) -> Download:
+        """Take part in a blob's task; *origin* is where a seed finds it. Raises OSError.
+
+        *proof* is what that origin wants to be shown, for a seed that asks who may have it.
+        """
+        description = describe(blob, origin)
+        if proof:
+            description = msgspec.structs.replace(description, headers=[("Authorization", proof)])
+        return await self.join_task(blob_task(blob.id), description, blob)
 
     async def join_task(self, task: bytes, description: Description, blob: Blob) -> Download:
         """Take part in a task whose pieces are kept as *blob*; raises OSError."""

@@ -78,5 +78,9 @@ class Registry:
         """Return the error that an unwanted answer is."""
         return await refused(response)
 
+    async def proof(self) -> str | None:
+        """Return what the registry was shown last for reading; None where it asked for nothing."""
+        return await self._keys.key(f"repository:{self.reference.repository}:{PULL}")
+
     def __repr__(self) -> str:
         return f"Registry({self.reference})"

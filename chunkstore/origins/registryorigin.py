@@ -28,6 +28,10 @@ class RegistryOrigin:
         self._registry = registry
         self._urls = SignedUrls(registry)
 
+    async def proof(self) -> str | None:
+        """Return what the registry was shown last for reading; None where it asked for nothing."""
+        return await self._registry.proof()
+
     async def read(self, blob_id: str, start: int, into: memoryview, arrived: Arrived) -> None:
         """Fill *into* with the stored bytes from *start* on, calling *arrived* as they come."""
         if into:

@@ -16,7 +16,7 @@ from cli.swarm import seeding
 @click.option(
     "--with-credentials",
     is_flag=True,
-    help="Ask registries as this user: peers get what this user may read.",
+    help="Ask registries as this user, for hosts that may read there themselves.",
 )
 @cache_limit_option
 @setup_options
