@@ -161,7 +161,8 @@ class _Host:
                     direct = shown.driver == "erofs"
                     tree = BlobFiles(image.bootstrap) if direct else image.bootstrap
                     gone = trio.Event()
-                    self.vfs.add(vfs.Image(showing.name, tree, store, direct))
+                    shows = vfs.Image(showing.name, tree, store, direct, wholly=not direct)
+                    self.vfs.add(shows)
                     try:
                         task_status.started(_Hosted(image, store, proof, shown, scope, gone))
                         nursery.start_soon(fetch_ahead, image.bootstrap, store, request.prefetch)

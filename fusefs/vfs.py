@@ -47,6 +47,10 @@ what the kernel lets be under way (`fusefs.device`), so that every other image g
 SHARE = 64
 """Waiting reads that an image may have however many the others have."""
 
+_LARGE = 512 << 10
+"""Bytes of a read of a blob by which the kernel shows that it reads ahead in a large file: small
+files lie side by side in a blob, and who reads some of them wants no more of the blob."""
+
 Attributes = tuple[int, int, int, int, int, int, int, int, int]
 """mode, nlink, uid, gid, rdev, size, mtime, mtime_nsec, ino."""
 
@@ -146,6 +150,9 @@ class Image:
     reader: Reader
     direct: bool = False
     """Whether its files are read past the page cache: by the kernel's EROFS, which has its own."""
+    wholly: bool = True
+    """Whether its files are what programs read, and may be fetched as a whole; not an image's
+    blobs, of which a container needs a part."""
 
 
 class _Slot:
@@ -156,6 +163,7 @@ class _Slot:
         self.tree = image.tree
         self.reader = image.reader
         self.direct = image.direct
+        self.wholly = image.wholly
         self.base = (number << SLOT_BITS) + 2
         self.top = ROOT if number == 0 else self.base + image.tree.root
         """The node of its root directory."""
@@ -340,12 +348,12 @@ class Vfs:
         slot = self._slot(node)
         nid = slot.nid(node)
         length = slot.tree.attributes(nid)[5]
-        if start + size >= length:
+        if start + size >= length or (not slot.wholly and size < _LARGE):
             return None
         wanted = slot.streams.read(node, start, start + size, length)
         if wanted is not None and not _want(slot, slot.tree.extents(nid, *wanted)):
             slot.streams.take_back(node, wanted[0])
-        return slot.streams.bulk(node, length)
+        return slot.streams.bulk(node, length) if slot.wholly else None
 
     def expect(self, node: int, start: int, stop: int, ended: Ended) -> bool:
         """Have a range of a file fetched behind the readers and tell *ended* once; False: no room.

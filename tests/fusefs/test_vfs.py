@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from chunkstore import Unreachable
 from fixtures.extents import DecodedFiles
 from fixtures.small import BIG, small
+from fusefs.blobfiles import BlobFiles
 from fusefs.errors import FusefsError
 from fusefs.slots import Slots
 from fusefs.vfs import ROOT, SLOT_BITS, WAITING_READS, Image, Vfs
@@ -197,6 +198,21 @@ def test_sequential_reader_has_what_follows_fetched(vfs: Vfs, reader: DecodedFil
     vfs.ahead(node, 1 << 17, 1 << 17)
     first = reader.wanted[0]
     assert reader.wanted == list(range(first, first + 16)), "a window of 1 MiB, chunks of 64 KiB"
+
+
+def test_blobs_are_fetched_ahead_for_large_reads_only_and_never_as_a_whole(
+    image: Path, reader: DecodedFiles
+) -> None:
+    bootstrap = Bootstrap.open(image / "image.boot")
+    blobs = Vfs(Image("blobs", BlobFiles(bootstrap), reader, wholly=False))
+    node = _node(blobs, b"0")
+    for number in range(40):
+        assert blobs.ahead(node, (number * 7 % 40) << 16, 1 << 14) is None, "here and there"
+        assert blobs.ahead(node, number << 14, 1 << 14) is None, "small files side by side"
+    assert reader.wanted == []
+    blobs.ahead(node, 0, 1 << 20)
+    assert blobs.ahead(node, 1 << 20, 1 << 20) is None
+    assert len(reader.wanted) > 0
 
 
 async def test_what_there_was_no_room_for_is_asked_for_again(
