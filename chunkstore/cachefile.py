@@ -19,6 +19,7 @@ import mmap
 import os
 from collections.abc import Sequence
 
+from . import direct
 from .chunk import Blob, Chunk
 from .digest import Buffer
 from .filepair import FilePair, Place
@@ -31,6 +32,9 @@ logger = logging.getLogger(__name__)
 
 _POPULATE_READ = 22
 """MADV_POPULATE_READ, Linux 5.14: an error where touching the page would be SIGBUS."""
+
+buffers = direct.Buffers()
+"""For the direct reads of this process."""
 
 ALLOCATED_FIRST = 64 << 10
 """Bytes from which a chunk's range is allocated before it is written; below, the call costs more
@@ -176,10 +180,37 @@ class CacheFile:
         A view that need not be *paged_in* is only for the kernel to read.
         """
         view = self._pair.view
-        if view is not None and (not paged_in or _paged_in(view, start, stop)):
-            return view[start:stop]
+        if view is not None:
+            self.expect(start, stop)
+            if not paged_in or _paged_in(view, start, stop):
+                return view[start:stop]
         data = bytearray(stop - start)
         return data if self.read(start, memoryview(data)) else None
+
+    def prompt(self, start: int, stop: int) -> bool:
+        """Say whether bytes are few, or in the page cache: nobody waits long for them."""
+        return stop - start < direct.SMALLEST or direct.resident(self._pair.data_fd, start, stop)
+
+    def directly(self, start: int, stop: int) -> memoryview | None:
+        """Read bytes of the data file past the page cache, None where they cannot be had so.
+
+        The lease is held. The memory is one of `buffers`, the caller's until it gives it back.
+        """
+        size = stop - start
+        if start % direct.BLOCK or size > direct.LARGEST:
+            return None
+        fd = self._pair.direct_fd
+        buffer = buffers.take()
+        whole = memoryview(buffer)[: -(-size // direct.BLOCK) * direct.BLOCK]
+        try:
+            read = os.preadv(fd, [whole], start) if fd >= 0 else -1
+        except OSError:
+            read = -1
+        if read >= size:
+            return whole[:size]
+        whole.release()
+        buffers.give(buffer)
+        return None
 
     def read(self, start: int, into: memoryview) -> bool:
         """Copy bytes of the data file, False where that fails; the lease is held.
@@ -221,6 +252,20 @@ class CacheFile:
         Returns how many; raises OSError, BlockingIOError where the socket takes none now.
         """
         return os.sendfile(out, self._pair.data_fd, start, size)
+
+    def expect(self, start: int, stop: int) -> None:
+        """Have the kernel begin to read bytes of the data file that will be asked for."""
+        os.posix_fadvise(self._pair.data_fd, start, stop - start, os.POSIX_FADV_WILLNEED)
+
+    def let_go(self, start: int, stop: int) -> None:
+        """Let the kernel drop its pages of the data file: it has their bytes elsewhere as well."""
+        view = self._pair.view
+        if view is None:
+            return
+        stop = min(stop, len(view))
+        if isinstance(view.obj, mmap.mmap) and start < stop:
+            view.obj.madvise(mmap.MADV_DONTNEED, start, stop - start)
+            os.posix_fadvise(self._pair.data_fd, start, stop - start, os.POSIX_FADV_DONTNEED)
 
     def evict(self, indices: Sequence[int], patience: float) -> int:
         """Punch holes where the chunks *indices* lie; return the bytes freed, 0 if in use."""

@@ -128,6 +128,7 @@ class Fetcher:
                 for _ in range(workers or WORKERS):
                     nursery.start_soon(self._work, workers)
                 nursery.start_soon(self._keeper.run)
+                nursery.start_soon(self._views.doubles.run)
                 nursery.start_soon(self._watch)
                 task_status.started()
         finally:

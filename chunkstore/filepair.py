@@ -19,11 +19,13 @@ import hashlib
 import logging
 import mmap
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from .direct import reopened
 from .lease import FolderLock, attempt
 from .readymap import CLEAN, Header, ReadyMap
 
@@ -79,6 +81,8 @@ class FilePair:
         """Of the folder: no claim, no opening and no removal goes on while it is held."""
         self._boot = boot
         self.data_fd = self._map_fd = -1
+        self._direct_fd: int | None = None
+        self._reopening = threading.Lock()
         self._fresh = False
         self.soiled = False
         """The header names this boot, on the disk."""
@@ -122,6 +126,14 @@ class FilePair:
                     self.map.store(replace(header, boot=self._boot))
             os.fdatasync(self._map_fd)
         self.soiled = True
+
+    @property
+    def direct_fd(self) -> int:
+        """The data file, open for reads past the page cache; -1 where there are none."""
+        with self._reopening:
+            if self._direct_fd is None:
+                self._direct_fd = reopened(self.data_fd)
+            return self._direct_fd
 
     def touch(self) -> None:
         """Note the use of the whole blob, which eviction of unused blobs goes by."""
@@ -242,6 +254,9 @@ class FilePair:
             raise
 
     def _close_files(self) -> None:
+        if self._direct_fd is not None and self._direct_fd >= 0:
+            os.close(self._direct_fd)
+        self._direct_fd = None
         for fd in (self.data_fd, self._map_fd):
             if fd >= 0:
                 fcntl.flock(fd, fcntl.LOCK_UN)  # mmap keeps a duplicate, and the lock with it
@@ -254,6 +269,10 @@ def _mapped(fd: int, length: int) -> memoryview | None:
     if length == 0:
         return memoryview(b"")
     try:
-        return memoryview(mmap.mmap(fd, length, prot=mmap.PROT_READ))
+        mapped = mmap.mmap(fd, length, prot=mmap.PROT_READ)
     except (OSError, OverflowError):
         return None
+    # Whoever reads says what. The kernel would read as much around each page as the disk's
+    # read-ahead is, which may be 8 MiB.
+    mapped.madvise(mmap.MADV_RANDOM)
+    return memoryview(mapped)

@@ -40,6 +40,10 @@ INSISTING = 3
 """Rounds after which a reader takes copies: somebody evicts faster than it reads."""
 
 
+DISK_READS = 8
+"""Large reads of one image's cache files that are under way at once."""
+
+
 class ImageStore:
     """One image's chunks: an ``ExtentReader`` over a cache and a source."""
 
@@ -69,6 +73,7 @@ class ImageStore:
             cache, self._views, self._keeper, source, deadline=deadline, pulse=self._pulse
         )
         self._threads = trio.CapacityLimiter(2)
+        self._disk = trio.CapacityLimiter(DISK_READS)
         self.workers: int | None = None
         """Batches fetched side by side, None for as many as fill the link; set before ``run``."""
         self._waiting = 0
@@ -77,8 +82,8 @@ class ImageStore:
         self._fault = Fault()
 
     def look(self, extents: Sequence[Extent]) -> Buffer | None:
-        """Return the bytes of *extents* if all are in the cache; never waits."""
-        data = self._views.gather(extents)
+        """Return the bytes of *extents* if all are in the cache; never waits long."""
+        data = self._views.gather(extents, prompt=True)
         if data is not None:
             self._ledger.add("cache", chunks=len(extents), size=len(data))
         return data
@@ -86,6 +91,8 @@ class ImageStore:
     async def read(self, extents: Sequence[Extent]) -> Buffer:
         """Return the bytes of *extents*, fetching what is missing; raises ChunkstoreError."""
         data = self.look(extents)
+        if data is None:
+            data = await self._from_disk(extents)
         if data is not None:
             return data
         try:
@@ -185,6 +192,15 @@ class ImageStore:
                 for shelf in shelves:
                     await trio.to_thread.run_sync(shelf.close, limiter=self._threads)
 
+    async def _from_disk(self, extents: Sequence[Extent]) -> Buffer | None:
+        """Return the bytes of *extents* if all are here, but not in memory."""
+        if self._views.missing(extents, {}):
+            return None
+        data = await trio.to_thread.run_sync(self._views.copy, extents, {}, limiter=self._disk)
+        if data is not None:
+            self._ledger.add("cache", chunks=len(extents), size=len(data))
+        return self._views.lend(data)
+
     async def _wait(self, extents: Sequence[Extent]) -> Buffer:
         self._waiting += 1
         try:
@@ -204,8 +220,10 @@ class ImageStore:
                 kept.update(reader.kept)
                 data = self._views.gather(extents, kept)
             else:  # all is here, but an evictor is at work
-                data = await trio.to_thread.run_sync(
-                    self._views.copy, extents, kept, limiter=self._threads
+                data = self._views.lend(
+                    await trio.to_thread.run_sync(
+                        self._views.copy, extents, kept, limiter=self._threads
+                    )
                 )
                 if data is None and not self._views.missing(extents, kept):
                     self.distrust(extents)  # the disk does not give them back

@@ -6,15 +6,17 @@ and given back a moment later, when whoever looked has awaited.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import trio
 
-from .cachefile import CacheFile
+from .cachefile import CacheFile, buffers
 from .chunk import Blob, Chunk, Extent
 from .digest import Buffer
+from .doubles import Doubles
 from .held import Held
 from .lease import Lease
 from .shelf import BlobShelf
@@ -45,18 +47,31 @@ class Views:
         self.shelves: dict[str, BlobShelf] = {}
         """The open blobs by id."""
         self._held = held
+        self.doubles = Doubles()
         self._leases: set[Lease] = set()
         """Shared for at least this turn of the event loop."""
+        self._lent: list[mmap.mmap] = []
+        """Buffers that replies are made of."""
 
     def gather(
-        self, extents: Sequence[Extent], kept: Mapping[Key, Buffer] | None = None
+        self,
+        extents: Sequence[Extent],
+        kept: Mapping[Key, Buffer] | None = None,
+        *,
+        prompt: bool = False,
     ) -> Buffer | None:
         """Return the bytes of *extents*, from *kept* where the cache has them not, else None.
 
-        One view where they lie in one piece, a copy where they do not.
+        One view where they lie in one piece, a copy where they do not. With *prompt* None also
+        where much would have to come from the disk: that is for ``copy``, in a thread.
         """
         runs = self._runs(extents, kept or {}, self._find_leased)
-        return None if runs is None else _joined(runs)
+        if runs is None or (prompt and not all(map(_is_prompt, runs))):
+            return None
+        for run in runs:
+            if isinstance(run.source, CacheFile):
+                self.doubles.note(run.source, run.start, run.stop)
+        return _joined(runs)
 
     def copy(self, extents: Sequence[Extent], kept: Mapping[Key, Buffer]) -> Buffer | None:
         """Return a copy like ``gather``, waiting for evictors; not in the event loop."""
@@ -64,7 +79,17 @@ class Views:
             for file in self._files(extents):
                 stack.enter_context(file.lease.shared())
             runs = self._runs(extents, kept, self._find)
-            return None if runs is None else _copied(runs)
+            if runs is None:
+                return None
+            data = _directly(runs)
+            return _copied(runs) if data is None else data
+
+    def lend(self, data: Buffer | None) -> Buffer | None:
+        """Return *data*; if it is a buffer for direct reads, that is used again later."""
+        if isinstance(data, memoryview) and isinstance(data.obj, mmap.mmap):
+            self._give_back_soon()
+            self._lent.append(data.obj)
+        return data
 
     @contextmanager
     def held(self, extents: Sequence[Extent], *, paged_in: bool = True) -> Iterator[Buffer | None]:
@@ -94,6 +119,10 @@ class Views:
                 absent[key_of(blob, chunk)] = (blob, chunk)
         return absent
 
+    def _give_back_soon(self) -> None:
+        if not self._leases and not self._lent:
+            trio.lowlevel.spawn_system_task(self._give_back_later)
+
     async def _give_back_later(self) -> None:
         await trio.sleep(LENT)
         self.give_back()
@@ -103,6 +132,9 @@ class Views:
         for lease in self._leases:
             lease.release()
         self._leases.clear()
+        for buffer in self._lent:
+            buffers.give(buffer)
+        self._lent.clear()
 
     def _runs(
         self, extents: Sequence[Extent], kept: Mapping[Key, Buffer], find: _Find
@@ -139,8 +171,7 @@ class Views:
             return file
         if not file.lease.share():
             return None
-        if not self._leases:
-            trio.lowlevel.spawn_system_task(self._give_back_later)
+        self._give_back_soon()
         self._leases.add(file.lease)
         return self._find(blob, chunk)  # what was ready before the lease may be gone
 
@@ -153,6 +184,17 @@ class Views:
     def _files(self, extents: Iterable[Extent]) -> set[CacheFile]:
         blobs = {extent.blob.id for extent in extents if extent.blob is not None}
         return {file for blob in blobs if blob in self.shelves for file in self.shelves[blob].files}
+
+
+def _is_prompt(run: _Run) -> bool:
+    return not isinstance(run.source, CacheFile) or run.source.prompt(run.start, run.stop)
+
+
+def _directly(runs: Sequence[_Run]) -> Buffer | None:
+    """Read one large run past the page cache; None where there is another way or none."""
+    if len(runs) != 1 or not isinstance(runs[0].source, CacheFile) or _is_prompt(runs[0]):
+        return None
+    return runs[0].source.directly(runs[0].start, runs[0].stop)
 
 
 def _joined(runs: Sequence[_Run], *, paged_in: bool = True) -> Buffer | None:

@@ -93,11 +93,16 @@ def _private_fusectl() -> int:
         return -1
 
 
-def set_read_ahead(device: tuple[int, int], size: int) -> bool:
+def unnamed_devices(kind: str) -> frozenset[str]:
+    """Return the backing devices of file systems of *kind* that are not named by a number."""
+    return frozenset(path.name for path in BDI.glob(f"{kind}-*"))
+
+
+def set_read_ahead(device: tuple[int, int] | str, size: int) -> bool:
     """Let the kernel read *size* bytes ahead on a file system; say whether it may be asked."""
-    major, minor = device
+    name = device if isinstance(device, str) else "{}:{}".format(*device)
     try:
-        (BDI / f"{major}:{minor}" / "read_ahead_kb").write_text(str(size >> 10))
+        (BDI / name / "read_ahead_kb").write_text(str(size >> 10))
     except OSError:
         return False
     return True

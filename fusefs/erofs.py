@@ -15,9 +15,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from .connection import set_read_ahead
+from .connection import set_read_ahead, unnamed_devices
 from .errors import KernelRefuses
-from .mountinfo import topmost
 from .newmount import Context, attach
 from .options import Options
 
@@ -55,6 +54,7 @@ def mount_erofs(
 
     The path of *bootstrap* is what the mount table shows as its source.
     """
+    others = unnamed_devices(KIND)
     try:
         with Context(KIND) as context:
             context.set("source", bootstrap)
@@ -68,9 +68,9 @@ def mount_erofs(
             os.close(handle)
     except OSError as exc:
         raise KernelRefuses(f"{mountpoint}: the kernel's EROFS: {exc.strerror}") from exc
-    mounted = topmost(mountpoint)
-    if mounted is not None:
-        set_read_ahead(mounted.device, READ_AHEAD)
+    # The kernel numbers them by a count of its own: of two mounts at once, both find both.
+    for name in unnamed_devices(KIND) - others:
+        set_read_ahead(name, READ_AHEAD)
 
 
 def _read_past_the_page_cache(context: Context) -> None:

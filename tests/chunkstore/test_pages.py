@@ -1,0 +1,124 @@
+"""What the page cache holds of cache files: not what readers' own files hold as well."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from chunkstore import Digest
+from chunkstore.blobcache import BlobCache
+from chunkstore.direct import resident
+from chunkstore.doubles import SOON
+from chunkstore.imagestore import ImageStore
+from chunkstore.memory import MemoryOrigin
+from chunkstore.originchunks import OriginChunks
+from fixtures.blobs import make_blob
+
+MADE = make_blob([1 << 20] * 4 + [300_001, 5000])
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Iterator[BlobCache]:
+    opened = BlobCache(tmp_path / "cache")
+    yield opened
+    opened.close()
+
+
+class Pages:
+    """The pages of the one blob's cache file, looked at from outside."""
+
+    def __init__(self, cache: BlobCache) -> None:
+        self.fd = os.open(cache.place(MADE.blob.id).data, os.O_RDONLY)
+        os.fsync(self.fd)
+
+    def drop(self) -> None:
+        os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def has(self, index: int) -> bool:
+        chunk = MADE.chunks[index]
+        return resident(self.fd, chunk.offset, chunk.stop)
+
+
+async def _filled(nursery: trio.Nursery, cache: BlobCache) -> ImageStore:
+    source = OriginChunks(MemoryOrigin({MADE.blob.id: MADE.stored}))
+    store = ImageStore(cache, source, owner=Digest.of(b"image"), deadline=30)
+    await nursery.start(store.run)
+    for extent in MADE.extents():
+        await store.read([extent])
+    return store
+
+
+@pytest.fixture
+def patient_clock(autojump_clock: MockClock) -> MockClock:
+    autojump_clock.autojump_threshold = 0.05
+    return autojump_clock
+
+
+async def test_pages_that_readers_got_are_let_go_of(
+    cache: BlobCache, nursery: trio.Nursery, patient_clock: MockClock
+) -> None:
+    await _filled(nursery, cache)
+    pages = Pages(cache)
+    assert pages.has(0)
+    await trio.sleep(60)  # what was new is on the disk by now
+    assert not pages.has(0)
+    os.close(pages.fd)
+
+
+async def test_large_pieces_are_read_past_the_page_cache(
+    cache: BlobCache, nursery: trio.Nursery, patient_clock: MockClock
+) -> None:
+    store = await _filled(nursery, cache)
+    pages = Pages(cache)
+    await trio.sleep(60)
+    pages.drop()
+    for index in (1, 4):
+        assert store.look([MADE.extent(index)]) is None, "the disk would have to be waited for"
+        assert await store.read([MADE.extent(index)]) == MADE.data(index)
+        assert not pages.has(index)
+    part = MADE.extent(2, 4096, 4096 + 300_000)
+    assert await store.read([part]) == MADE.data(2)[4096 : 4096 + 300_000]
+    crooked = MADE.extent(3, 5, 5 + 300_000)
+    assert await store.read([crooked]) == MADE.data(3)[5 : 5 + 300_000]
+    assert store.statistics().waiting_reads == 0
+    os.close(pages.fd)
+
+
+async def test_small_pieces_are_views_of_pages_that_stay_a_moment(
+    cache: BlobCache, nursery: trio.Nursery, patient_clock: MockClock
+) -> None:
+    store = await _filled(nursery, cache)
+    pages = Pages(cache)
+    await trio.sleep(60)
+    pages.drop()
+    found = store.look([MADE.extent(5)])
+    assert found == MADE.data(5)
+    assert pages.has(5)
+    await trio.sleep(2 * SOON)
+    assert not pages.has(5)
+    os.close(pages.fd)
+
+
+async def test_replies_in_flight_do_not_share_memory(
+    cache: BlobCache, nursery: trio.Nursery, patient_clock: MockClock
+) -> None:
+    store = await _filled(nursery, cache)
+    pages = Pages(cache)
+    await trio.sleep(60)
+    pages.drop()
+    found: dict[int, bytes] = {}
+
+    async def read(index: int) -> None:
+        found[index] = bytes(await store.read([MADE.extent(index)]))
+
+    for _ in range(5):
+        async with trio.open_nursery() as readers:
+            for index in range(4):
+                readers.start_soon(read, index)
+        assert found == {index: MADE.data(index) for index in range(4)}
+    os.close(pages.fd)
