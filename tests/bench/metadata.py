@@ -91,6 +91,21 @@ def rows(table: Table, roots: Contenders, names: list[str]) -> None:
     few = {k: sample(r, names, 3000) for k, r in roots.items()}
     reading = {k: lambda p=p: open_read_all(p) for k, p in few.items()}
     cold_and_warm(table, "open+read of a small file, local", "us", reading)  # type: ignore[arg-type]
+    search = {k: lambda r=r: seconds(lambda: grep(r)) for k, r in roots.items()}
+    cold_and_warm(table, "grep -r", "s", search)  # type: ignore[arg-type]
+
+
+def grep(root: Path) -> None:
+    """Look through every file for what is in none."""
+    words = ["grep", "-r", "no such words", str(root)]
+    subprocess.run(words, stdout=subprocess.DEVNULL, check=False)
+
+
+def cache_empty(image: Path, mountpoint: Path, cache: Path, driver: str, names: list[str]) -> float:
+    """Return microseconds per small file that has to be fetched, one after the other."""
+    shutil.rmtree(cache, ignore_errors=True)
+    with mounted(str(image), mountpoint, cache, "--driver", driver, "--prefetch", "none"):
+        return open_read_all(sample(mountpoint, names, 3000))
 
 
 def first_ls(image: Path, mountpoint: Path, cache: Path, driver: str) -> float:
@@ -134,6 +149,11 @@ def main(folder: Path, runs: int, files: int, out: Path | None) -> None:
             for driver in DRIVERS
         }
         table.row("mount to the end of the first ls", "s", {**ready, "imports alone": imports})
+        empty = {
+            f"naiad {driver}": lambda d=driver: cache_empty(image, mountpoint, cache, d, names)
+            for driver in DRIVERS
+        }
+        table.row("open+read of a small file, cache empty", "us", empty)
         kernel, fuse = scratch / "erofs", scratch / "fuse"
         with (
             mounted(str(image), kernel, cache, "--driver", "erofs"),
