@@ -26,7 +26,7 @@ import click
 from fixtures.link import parse_rate
 from fixtures.weights import write_gguf, write_safetensors
 
-from .reading import mounted, served
+from .reading import mounted, read_all, served
 from .side_by_side import Table, drop_caches, naiad, seconds
 
 DELAY = "10ms"
@@ -142,7 +142,7 @@ class Bench:
         """Seconds of a load from a mount whose cache is empty."""
         cache = self.folder / "cache"
         shutil.rmtree(cache, ignore_errors=True)
-        _settle()
+        self._settle()
         with mounted(f"{url}/image", self.folder / "mnt", cache, "--prefetch", "none") as root:
             found = self._checked(load(self.kind, root))
         self.first.append(found.first)
@@ -153,7 +153,7 @@ class Bench:
         copy = self.folder / "copy"
         shutil.rmtree(copy, ignore_errors=True)
         copy.mkdir()
-        _settle()
+        self._settle()
         names = sorted(path.name for path in self.local.iterdir())
         spent = seconds(lambda: _curl(f"{url}/local", names, copy))
         spent += self._checked(load(self.kind, copy)).total
@@ -169,14 +169,17 @@ class Bench:
             found = self._checked(load(self.kind, root))
             return found.total, _reads(root) - before
 
+    def _settle(self) -> None:
+        """Have nothing in the page cache but what the server sends."""
+        drop_caches()
+        for path in (self.folder / "image/blobs", self.local):
+            for file in path.iterdir():
+                read_all(file)
+
     def _checked(self, found: Load) -> Load:
         if found.digest != self.truth:
             raise SystemExit(f"{self.kind}: what was loaded is not what the files hold")
         return found
-
-
-def _settle() -> None:
-    drop_caches()
 
 
 def _reads(root: Path) -> int:
