@@ -155,6 +155,7 @@ class Download:
 
     def heard(self, body: Body) -> None:
         """Take what the scheduler says; raises Malformed."""
+        logger.debug("heard %s", body)
         self.chooser.take(body, trio.current_time())
         self.act()
 
@@ -167,6 +168,7 @@ class Download:
 
     def has(self, parent: Parent, body: Have) -> None:
         """Take what a parent has; raises Malformed."""
+        logger.debug("has host=%s %s", parent.host.hex()[:8], body)
         self.chooser.have(parent.host, body, trio.current_time())
         self.act()
 
@@ -235,6 +237,7 @@ class Download:
         for parent in choice.connect:
             self._connect(parent)
         for body in choice.control:
+            logger.debug("told %s", body)
             self.told(body)
         for ask in choice.cancels:
             self._cancel(ask)
@@ -281,6 +284,7 @@ class Download:
             self.chooser.absent(ask.number, trio.current_time())
             self._again = True
             return
+        logger.debug("asked piece=%d host=%s", ask.piece, ask.host.hex()[:8])
         ticket = _Ticket(self, ask, wish)
         number = neighbour.ask(self.task, ticket.request, ticket)
         if number:
@@ -303,6 +307,7 @@ class Download:
                 return
             wish.counted(len(data), stored_size)
             self._landed(wish)
+        logger.debug("came piece=%d host=%s", ask.piece, ask.host.hex()[:8])
         self._asks.pop(ask.number, None)
         self.chooser.arrived(ask.number, wish.chunk.size, trio.current_time())
         self._holding.note(wish.chunk.index)
