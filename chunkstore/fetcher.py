@@ -183,6 +183,13 @@ class Fetcher:
         self._idle.unpark()
         return True
 
+    async def put(self, blob: Blob, chunk: Chunk, data: Buffer) -> None:
+        """Keep a chunk that was not asked for here, and wake its readers; raises Corrupt."""
+        key = key_of(blob, chunk)
+        kept = await self._keeper.keep(await self.shelf(blob), key, chunk, data)
+        self._pulse.beat(trio.current_time())
+        self._landed(key, kept)
+
     def forget_ahead(self) -> None:
         """Let go of what is wanted ahead and not in flight yet."""
         for key in self._wanted.clear_ahead():

@@ -74,6 +74,8 @@ class ImageStore:
         )
         self._threads = trio.CapacityLimiter(2)
         self._disk = trio.CapacityLimiter(DISK_READS)
+        self.source = source
+        """Where chunks come from that are not here."""
         self.workers: int | None = None
         """Batches fetched side by side, None for as many as fill the link; set before ``run``."""
         self._waiting = 0
@@ -135,6 +137,10 @@ class ImageStore:
         if not missing:
             ended(None)
         return True
+
+    async def put(self, blob: Blob, chunk: Chunk, data: Buffer) -> None:
+        """Keep a chunk that came unasked, verified; raises Corrupt."""
+        await self._fetcher.put(blob, chunk, data)
 
     def forget_ahead(self) -> None:
         """Let go of what is wanted ahead and not being fetched yet."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import stat
 from collections.abc import Iterator
+from functools import partial
 
 import trio
 
 from chunkstore import Blob, Chunk
 from chunkstore.imagestore import ImageStore
+from p2p.source import PeerSource
 from rafs import Bootstrap
 
 from .setup import Prefetch
@@ -21,12 +23,17 @@ for together, and the store makes requests of 4 MiB, three at a time, of it."""
 _BATCH = 1024
 """Chunks handed over at once: some milliseconds in which nobody else has a turn."""
 
+_PATIENCE = 5.0
+"""Seconds without a scheduler after which what the swarm was to bring is fetched otherwise."""
+
 _PAUSE = 0.1
 """Seconds until the store is asked again whether it has room."""
 
 
 async def fetch_ahead(bootstrap: Bootstrap, store: ImageStore, mode: Prefetch) -> None:
     """Have the store fetch what *mode* says, as fast as it takes it, behind all readers."""
+    if mode is Prefetch.ALL and isinstance(store.source, PeerSource):
+        await take_all(bootstrap, store, store.source)
     for blob, chunks in _batches(_chunks(bootstrap, mode)):
         while chunks:  # the store takes what it has room for
             taken = store.want(blob, chunks)
@@ -34,6 +41,21 @@ async def fetch_ahead(bootstrap: Bootstrap, store: ImageStore, mode: Prefetch) -
             if chunks:
                 await trio.sleep(_PAUSE)
         await trio.lowlevel.checkpoint()
+
+
+async def take_all(bootstrap: Bootstrap, store: ImageStore, peers: PeerSource) -> None:
+    """Have everything come through the swarm, as far as there is one.
+
+    In the order in which readers might want it all hosts would ask for the same chunks at the same
+    time; so the swarm decides about the order.
+    """
+    for number, blob in enumerate(bootstrap.blobs):
+        chunks = await trio.to_thread.run_sync(partial(_listed, bootstrap, number))
+        await peers.take_all(blob, chunks, partial(store.put, blob), _PATIENCE)
+
+
+def _listed(bootstrap: Bootstrap, number: int) -> list[Chunk]:
+    return sorted(bootstrap.chunks(number), key=lambda chunk: chunk.index)
 
 
 def _chunks(bootstrap: Bootstrap, mode: Prefetch) -> Iterator[tuple[Blob, Chunk]]:

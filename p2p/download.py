@@ -73,6 +73,22 @@ class Wish:
             self.done.set()
 
 
+@dataclass(frozen=True, slots=True)
+class Everything:
+    """All of a task's chunks, to be had whether or not anybody asks."""
+
+    blob: Blob
+    chunks: Sequence[Chunk]
+    """By their index."""
+    deliver: Deliver
+    origin: ChunkSource
+    counted: Callable[[int, int], None]
+
+    def wish(self, piece: int) -> Wish:
+        """Return a wish for one of them."""
+        return Wish(self.blob, self.chunks[piece], self.deliver, self.origin, self.counted)
+
+
 class Download:
     """One task at this host."""
 
@@ -97,6 +113,10 @@ class Download:
         self._holding = holding
         self._neighbours: dict[bytes, Neighbour] = {}
         self._wishes: dict[int, Wish] = {}
+        self._everything: Everything | None = None
+        self._complete = trio.Event()
+        self.scheduled = False
+        """There is a session with a scheduler that knows of this."""
         self._asks: dict[int, tuple[Neighbour, int]] = {}
         """What is open at parents: the chooser's number to theirs."""
         self._acting = self._again = False
@@ -132,6 +152,25 @@ class Download:
         if failures:
             raise failures[0]
 
+    def take_all(self, everything: Everything) -> None:
+        """Get *everything*, in whatever order is best for all hosts together."""
+        self._everything = everything
+        self.chooser.want_all(True)
+        if self.scheduled:
+            for body in self.join():
+                self.told(body)
+        self.act()
+
+    async def completed(self, patience: float) -> bool:
+        """Wait until all is here; False when there was no scheduler for *patience* seconds."""
+        while not self._complete.is_set():
+            scheduled = self.scheduled
+            with trio.move_on_after(patience):
+                await self._complete.wait()
+            if not scheduled and not self.scheduled:
+                break
+        return self._complete.is_set()
+
     def wished(self, piece: int) -> Wish | None:
         """Return the wish for a piece, if there is one."""
         return self._wishes.get(piece)
@@ -146,10 +185,12 @@ class Download:
 
     def join(self) -> Sequence[Body]:
         """Return what a scheduler is told when there is a session with it."""
+        self.scheduled = True
         return self.chooser.join(trio.current_time())
 
     def unscheduled(self) -> None:
         """Note that there is no session with the scheduler any more."""
+        self.scheduled = False
         self.chooser.unscheduled(trio.current_time())
         self.act()
 
@@ -232,6 +273,10 @@ class Download:
                 self._do(self.chooser.choose(trio.current_time()))
         finally:
             self._acting = False
+        if self.chooser.complete:
+            self._complete.set()
+        elif self._complete.is_set():  # something was evicted
+            self._complete = trio.Event()
 
     def _do(self, choice: Choice) -> None:
         for parent in choice.connect:
@@ -279,7 +324,7 @@ class Download:
             neighbour.tell(self.task, lambda handle: Complaint(handle, piece))
 
     def _ask(self, ask: Ask) -> None:
-        wish, neighbour = self._wishes.get(ask.piece), self._neighbours.get(ask.host)
+        wish, neighbour = self._wish(ask.piece), self._neighbours.get(ask.host)
         if wish is None or neighbour is None:
             self.chooser.absent(ask.number, trio.current_time())
             self._again = True
@@ -290,10 +335,17 @@ class Download:
         if number:
             self._asks[ask.number] = neighbour, number
 
+    def _wish(self, piece: int) -> Wish | None:
+        wish = self._wishes.get(piece)
+        if wish is None and self._everything is not None:
+            wish = self._everything.wish(piece)
+        return wish
+
     # What comes of it.
 
     async def came(self, ask: Ask, wish: Wish, data: Buffer, stored_size: int) -> None:
         """Take a piece that a parent sent."""
+        wish = self._wishes.get(ask.piece, wish)  # a reader may have come since
         if not wish.done.is_set():
             try:
                 await wish.deliver(wish.chunk, data)
@@ -358,7 +410,7 @@ class Download:
         """Start to read pieces from the origin, those of one source together."""
         by_origin: dict[ChunkSource, list[Wish]] = {}
         for piece in pieces:
-            wish = self._wishes.get(piece)
+            wish = self._wish(piece)
             if wish is None:
                 self.chooser.unfetched(piece, "nobody wants it any more", trio.current_time())
                 self._again = True
@@ -372,7 +424,7 @@ class Download:
         left = {wish.chunk.index: wish for wish in wishes}
 
         async def deliver(chunk: Chunk, data: Buffer) -> None:
-            wish = left[chunk.index]
+            wish = self._wishes.get(chunk.index, left[chunk.index])
             if not wish.done.is_set():
                 await wish.deliver(wish.chunk, data)
             left.pop(chunk.index, None)

@@ -9,7 +9,7 @@ from chunkstore.demand import Demand
 from chunkstore.ledger import Ledger
 from chunkstore.wanted import Key, key_of
 
-from .download import Download, Wish
+from .download import Download, Everything, Wish
 
 Joining = Callable[[Blob], Awaitable[Download | None]]
 """Returns the part that this host takes in a blob's task; None where there is no swarm."""
@@ -51,6 +51,21 @@ class PeerSource:
             # Another store's wish for these was waited for long enough, or is for another chunk
             # of that number.
             await self._origin.fetch(blob, taken, deliver)
+
+    async def take_all(
+        self, blob: Blob, chunks: Sequence[Chunk], deliver: Deliver, patience: float
+    ) -> bool:
+        """Bring all of a blob, in whatever order is best for all hosts together.
+
+        *chunks* are by their index. False where that is impossible, or when there was no scheduler
+        for *patience* seconds.
+        """
+        download = await self._joining(blob)
+        if download is None or [chunk.index for chunk in chunks] != list(range(blob.chunk_count)):
+            return False
+        self._downloads[blob.id] = download
+        download.take_all(Everything(blob, chunks, deliver, self._origin, self._count))
+        return await download.completed(patience)
 
     def _urgent(self, wish: Wish) -> bool:
         return key_of(wish.blob, wish.chunk) in self._demand
