@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 
+import msgspec
 import trio
 
 from chunkstore import Blob, Chunk
 from chunkstore.imagestore import ImageStore
+from fusefs.daemon import Work
 from p2p.source import PeerSource
 from rafs import Bootstrap
 
@@ -99,3 +101,47 @@ def _batches(places: Iterator[tuple[Blob, Chunk]]) -> Iterator[tuple[Blob, list[
                 batch, size = {}, 0
         if batch:
             yield blob, list(batch.values())
+
+
+class Together:
+    """``naiad warm`` of a whole image in a swarm: by ``take_all`` first, then by whoever warms.
+
+    Tasks: one that brings everything, in the nursery that is passed.
+    """
+
+    def __init__(self, bootstrap: Bootstrap, store: ImageStore, nursery: trio.Nursery) -> None:
+        self._bootstrap = bootstrap
+        self._store = store
+        self._nursery = nursery
+        self._is_running = self._is_done = False
+
+    def around(self, ask: Work) -> Work:
+        """Return *ask*, which warms, with the swarm's own order before it."""
+        source = self._store.source
+        if not isinstance(source, PeerSource):
+            return ask
+
+        async def asked(argument: bytes) -> Mapping[str, object]:
+            if not self._is_done and not msgspec.json.decode(argument)["paths"]:
+                if not self._is_running:
+                    self._is_running = True
+                    self._nursery.start_soon(self._take_all, source)
+                return self._told()
+            return await ask(argument)
+
+        return asked
+
+    async def _take_all(self, peers: PeerSource) -> None:
+        await take_all(self._bootstrap, self._store, peers)
+        self._is_done = True
+
+    def _told(self) -> Mapping[str, object]:
+        total = sum(blob.size for blob in self._bootstrap.blobs)
+        here = min(self._store.statistics().ready_size, total)
+        return {
+            "files": 0,
+            "bytes": total + 1,  # until it was looked at, file by file
+            "here_bytes": here,
+            "failed_bytes": 0,
+            "last_error": "",
+        }

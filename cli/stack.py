@@ -42,7 +42,7 @@ from p2p.swarm import Swarm
 from rafs import BadImage, Bootstrap, Unsupported, ci
 from rafs.unhashed import nids
 
-from .ahead import fetch_ahead
+from .ahead import Together, fetch_ahead
 from .bootstraps import Bootstraps
 from .clients import client_of
 from .driver import by_erofs, choose
@@ -176,7 +176,8 @@ async def wired(request: MountRequest, handoff: Handoff) -> AsyncIterator[Wired]
                 warming = Warming(image.bootstrap, store)
                 nursery.start_soon(warming.run)
                 facts = partial(told, image, store, checks, swarm)
-                yield Wired(served, facts, shown, {Command.WARM: warming.ask})
+                together = Together(image.bootstrap, store, nursery).around(warming.ask)
+                yield Wired(served, facts, shown, {Command.WARM: together})
             nursery.cancel_scope.cancel()
     cache.close()
 
