@@ -25,7 +25,7 @@ from .digest import Buffer
 from .filepair import FilePair, Place
 from .holes import allocate, punch
 from .lease import FolderLock, Lease
-from .outfile import Going, copy, pour, sha256
+from .outfile import Going, copy, sha256
 from .readymap import CLAIMED, EMPTY, IN_USE, READY, UNVERIFIED, ReadyMap, Record
 
 logger = logging.getLogger(__name__)
@@ -226,10 +226,6 @@ class CacheFile:
     def export(self, out: int, size: int, going: Going) -> str:
         """Make the file *out* the first *size* bytes; return how. The lease is held."""
         return copy(self._pair.data_fd, out, size, going)
-
-    def pour(self, out: int, size: int, going: Going) -> None:
-        """Write the first *size* bytes to *out*, which may be a pipe. The lease is held."""
-        pour(self._pair.data_fd, out, size, going)
 
     def sha256(self, size: int) -> str:
         """Return the SHA-256 of the first *size* bytes, in hexadecimal. The lease is held."""

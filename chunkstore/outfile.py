@@ -85,20 +85,6 @@ def copy(source: int, out: int, size: int, going: Going) -> str:
     return "copy"
 
 
-def pour(source: int, out: int, size: int, going: Going) -> None:
-    """Write the first *size* bytes of *source* to *out*, a pipe or a device."""
-    done = 0
-    while done < size:
-        data = memoryview(os.pread(source, min(_STEP, size - done), done))
-        if not data:
-            raise OSError(errno.EIO, "the cache file is shorter than what it holds")
-        while data:
-            count = os.write(out, data)
-            data = data[count:]
-            done += count
-        going(done)
-
-
 def _copied_by_kernel(source: int, out: int, size: int, going: Going) -> int:
     done = 0
     try:

@@ -15,7 +15,7 @@ from chunkstore.bucket import Bucket
 from chunkstore.http import Client, Request, Response, Url
 from chunkstore.origins.reference import Reference
 from chunkstore.origins.url import Ask, UrlFile
-from p2p.fetching import Fetching, put_out
+from p2p.fetching import Fetching
 from p2p.filetask import FileTask
 from p2p.swarm import Swarm
 
@@ -74,10 +74,9 @@ async def fetch(request: FetchRequest, shown_by: Shown) -> dict[str, object]:
         async with (
             in_swarm(membership, cache) as swarm,
             _fetching(request, cache, swarm, shown_by) as fetching,
-            fetching.fetched() as store,
         ):
-            how = await put_out(store, request.output, request.digest or _named(request.url))
-            size = store.version.length
+            digest = request.digest or _named(request.url)
+            size, how = await fetching.fetch_to(request.output, digest)
     finally:
         cache.close()
     sources = {name: tally.size for name, tally in fetching.ledger.tallies.items()}

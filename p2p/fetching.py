@@ -6,6 +6,7 @@ that changes meanwhile is begun again as the new one, a few times; pieces of bot
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import secrets
@@ -49,6 +50,10 @@ Moved = Callable[[int, int | None], None]
 
 def _ignore(_done: int, _total: int | None) -> None:
     """Have no use for how far it is."""
+
+
+class Mismatch(Corrupt):
+    """The whole file is not what it must hash to."""
 
 
 class Fetching:
@@ -101,6 +106,36 @@ class Fetching:
         finally:
             if self._store is not None:
                 await self._store.close()
+
+    async def fetch_to(self, path: Path, digest: Digest | None) -> tuple[int, str]:
+        """Fetch the file and write it to *path*; return its length and how it was copied.
+
+        One that does not hash to *digest* though all its pieces were as the swarm said is read at
+        its origin, once more: somebody may have published lies. Raises ChunkstoreError or OSError.
+        """
+        async with self.fetched() as store:
+            try:
+                how = await put_out(store, path, digest)
+            except Mismatch as exc:
+                if not self._helped:
+                    raise
+                logger.warning("reading the origin alone: %s", exc)
+                await self._again(store)
+                how = await put_out(store, path, digest)
+            return store.version.length or 0, how
+
+    async def _again(self, store: FileStore) -> None:
+        """Forget what others said of the file, and read all of it where it comes from."""
+        store.forget()
+        self._swarm = None
+        version = store.version
+        await self._fill(store, self._file.at(version.state), fresh=False)
+
+    @property
+    def _helped(self) -> bool:
+        """Whether anything came from peers."""
+        tally = self.ledger.tallies.get("peer")
+        return self._swarm is not None and tally is not None and tally.size > 0
 
     async def _fetched(self) -> FileStore:
         for left in range(CHANGES, -1, -1):
@@ -195,27 +230,52 @@ async def put_out(store: FileStore, path: Path, digest: Digest | None) -> str:
 
 
 def _put_out(store: FileStore, path: Path, digest: Digest | None, going: Going) -> str:
-    length = store.version.length or 0
-    file = store.file()
-    with file.lease.shared():
-        _check(store, digest)  # first: what is wrong shall not be seen anywhere
-        if path == STDOUT:
-            file.pour(sys.stdout.fileno(), length, going)
-        elif path.exists() and not path.is_file():
-            with path.open("wb") as out:
-                file.pour(out.fileno(), length, going)
-        else:
-            with unfinished(Path(os.path.realpath(path))) as fd:
-                return file.export(fd, length, going)
+    _check(store, digest)  # first: what is wrong shall not be seen anywhere
+    if path == STDOUT:
+        return _written(store, sys.stdout.fileno(), going)
+    if path.exists() and not path.is_file():
+        with path.open("wb") as out:
+            return _written(store, out.fileno(), going)
+    with unfinished(Path(os.path.realpath(path))) as fd:
+        file, length = store.file(), store.version.length or 0
+        if file is None:
+            return _written(store, fd, going)
+        with file.lease.shared():
+            _check_all(store)
+            return file.export(fd, length, going)
+
+
+def _written(store: FileStore, out: int, going: Going) -> str:
+    """Write the file piece by piece."""
+    done = 0
+    for piece in range(store.version.count):
+        rest = memoryview(store.read(piece))
+        while rest:
+            rest = rest[os.write(out, rest) :]
+        done += store.version.size(piece)
+        going(done)
     return "copy"
 
 
 def _check(store: FileStore, digest: Digest | None) -> None:
     """Raise Corrupt unless all pieces are here, and hash to *digest*."""
+    _check_all(store)
+    if digest is None:
+        return
+    file, length = store.file(), store.version.length or 0
+    if file is None:
+        hasher = hashlib.sha256()
+        for piece in range(store.version.count):
+            hasher.update(store.read(piece))
+        found = hasher.hexdigest()
+    else:
+        with file.lease.shared():
+            found = file.sha256(length)
+    if found != digest.hex:
+        raise Mismatch(f"{store.name}: hashes to sha256:{found}, not {digest}")
+
+
+def _check_all(store: FileStore) -> None:
     missing = store.missing()
     if missing:
         raise Corrupt(f"{store.name}: {len(missing)} pieces left the cache before they were used")
-    if digest is not None:
-        found = store.file().sha256(store.version.length or 0)
-        if found != digest.hex:
-            raise Corrupt(f"{store.name}: hashes to sha256:{found}, not {digest}")

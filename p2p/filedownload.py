@@ -43,12 +43,12 @@ from .parents import Parents
 
 logger = logging.getLogger(__name__)
 
-UNSCHEDULED, SCHEDULED = 5.0, 30.0
+UNSCHEDULED, SCHEDULED = 3.0, 30.0
 """Seconds without a piece after which the origin is read without a grant, when no scheduler is
 there to ask, and when there is one."""
 
-UNGRANTED = 8
-"""Pieces that are read so at a time."""
+UNGRANTED, ALONE = 8, 64
+"""Pieces that are read so at a time: beside a scheduler, and while there is none."""
 
 PER_MESSAGE = 1024
 """Digests of one PUBLISH."""
@@ -104,7 +104,11 @@ class FileDownload(Download):
         self._origin: ChunkSource | None = None
         self._ledger = Ledger()
         self._moved: Callable[[], None] = _nothing
-        self._joined = False
+        self._scheduled = False
+        self._alone = False
+        """No scheduler was there when nothing came: everything is read until one is."""
+        self._ungranted = set[int]()
+        """Pieces that are being read without a grant."""
         self.failure: ChunkstoreError | None = None
         self.fresh = False
         """What is known of the origin's state, it said itself."""
@@ -125,10 +129,14 @@ class FileDownload(Download):
         self.act()
         while self._lacking and self.failure is None:
             self._landing = trio.Event()
-            with trio.move_on_after(SCHEDULED if self._joined else UNSCHEDULED) as scope:
+            if self._alone and len(self._ungranted) <= ALONE // 2:
+                self._read_ungranted(ALONE)
+            with trio.move_on_after(SCHEDULED if self._scheduled else UNSCHEDULED) as scope:
                 await self._landing.wait()
             if scope.cancelled_caught and self._lacking:
-                self._read_ungranted()
+                self._alone = not self._scheduled
+                self._ungranted.clear()
+                self._read_ungranted(ALONE if self._alone else UNGRANTED)
         if self.failure is not None:
             raise self.failure
 
@@ -168,12 +176,13 @@ class FileDownload(Download):
         # What it does not know yet it believes of a seed; of others, where there is no seed.
         for first, digests in self._store.digests.runs(PER_MESSAGE):
             said.append(messages.Publish(self.handle, first, digests))
-        self._joined = True
+        self._scheduled, self._alone = True, False
         return said
 
     def unscheduled(self) -> None:
         """Note that there is no session with the scheduler any more."""
         super().unscheduled()
+        self._scheduled = False
         self._landing.set()
 
     def heard(self, body: Body) -> None:
@@ -264,6 +273,7 @@ class FileDownload(Download):
     def _landed(self, wish: Wish) -> None:
         super()._landed(wish)
         self._lacking.discard(wish.chunk.index)
+        self._ungranted.discard(wish.chunk.index)
         self._moved_once = True
         self._landing.set()
         self._moved()
@@ -277,11 +287,18 @@ class FileDownload(Download):
         self.failure = self.failure or failure
         self._landing.set()
 
-    def _read_ungranted(self) -> None:
+    def _read_ungranted(self, most: int) -> None:
         """Nothing came for long: read some of what is missing at the origin."""
-        pieces = sorted(self._lacking)[:UNGRANTED]
-        logger.info("reading without a grant first=%d count=%d", pieces[0], len(pieces))
-        self._read(pieces)
+        pieces = sorted(self._lacking - self._ungranted)[:most]
+        if pieces:
+            logger.info("reading without a grant first=%d count=%d", pieces[0], len(pieces))
+            self._ungranted.update(pieces)
+            self._read(pieces)
+
+    def _unread(self, piece: int, wish: Wish, failure: ChunkstoreError) -> None:
+        super()._unread(piece, wish, failure)
+        self._ungranted.discard(piece)
+        self._landing.set()
 
     def _raw(self, piece: int) -> bytes:
         raw = self._store.digests.raw(piece)

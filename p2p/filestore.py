@@ -151,14 +151,22 @@ class FileStore:
         """Return the pieces that are not here, in order; the length is known."""
         return [piece for piece in range(self.version.count) if not self.has(piece)]
 
-    def file(self) -> CacheFile:
-        """Return the one file that all pieces lie in; raises CacheUnusable if there are two."""
+    def file(self) -> CacheFile | None:
+        """Return the one file that all pieces lie in; None where some are missing or lie apart."""
         assert self.shelf is not None
         files = {self.shelf.find(chunk) for chunk in self._chunks()} or {self.shelf.shared}
-        file = files.pop()
-        if files or file is None:
-            raise CacheUnusable(f"{self._path}: pieces are missing, or lie in two files")
-        return file
+        return files.pop() if len(files) == 1 else None
+
+    def read(self, piece: int) -> Buffer:
+        """Return the bytes of *piece*; raises CacheUnusable. Waits for the disk."""
+        chunk = self.chunk(piece)
+        file = self.shelf.find(chunk) if self.shelf and chunk else None
+        if chunk is not None and file is not None:
+            into = bytearray(chunk.size)
+            with file.lease.shared():
+                if file.read(chunk.offset, memoryview(into)) and chunk.digest.matches(into):
+                    return into
+        raise CacheUnusable(f"{self.name}: piece {piece} cannot be read back")
 
     def forget(self) -> None:
         """Treat all pieces and all digests as never seen: they turned out to be wrong."""

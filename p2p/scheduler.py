@@ -294,6 +294,8 @@ class Scheduler:
         else:
             self.tasks.pop(_key(task), None)
             self.sources.forget(task)
+            if all(name != task.id for name, _ in self.tasks):
+                self._digests.states.pop(task.id, None)
 
     def _held(self, peer: Peer, body: messages.Held, now: float) -> None:
         count = peer.task.description.pieces

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from chunkstore.outfile import copy, pour, sha256, unfinished
+from chunkstore.outfile import copy, sha256, unfinished
 
 DATA = os.urandom(20 << 20)
 
@@ -63,14 +63,6 @@ def test_a_file_system_without_nameless_files_will_do(
     with unfinished(tmp_path / "out") as fd:
         copy(source, fd, 10, ignore)
     assert (tmp_path / "out").read_bytes() == DATA[:10]
-
-
-def test_a_pipe_gets_the_bytes(source: int) -> None:
-    out, into = os.pipe()
-    pour(source, into, 1000, ignore)
-    assert os.read(out, 2000) == DATA[:1000]
-    os.close(out)
-    os.close(into)
 
 
 def test_the_digest_is_of_so_many_bytes(source: int) -> None:

@@ -29,7 +29,7 @@ from fixtures.faulty import (
     redirect,
 )
 from fixtures.memorynet import MemoryNet
-from p2p.fetching import CHANGES, Fetching, put_out
+from p2p.fetching import CHANGES, Fetching
 from p2p.filestore import label
 from p2p.filetask import PIECE_SIZE, FileTask
 
@@ -70,8 +70,7 @@ class Site:
         file = UrlFile.plain(Request("GET", where, headers, private=private), self.client)
         task = FileTask.of(where, headers, shared=shared)
         self.last = Fetching(task, file, self.cache, patience=30)
-        async with self.last.fetched() as store:
-            await put_out(store, self.folder / "out", digest)
+        await self.last.fetch_to(self.folder / "out", digest)
         return (self.folder / "out").read_bytes()
 
     @property

@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from chunkstore import Refused, Unreachable
+from chunkstore import Algorithm, Corrupt, Digest, Refused, Unreachable
 from chunkstore.http import Url
 from fixtures.faulty import Proper, Status
 from fixtures.fileswarm import URL, FileSwarm, file_swarm
@@ -145,6 +145,26 @@ async def test_what_a_fetch_has_left_in_a_cache_is_offered_to_others(
     assert await other.fetch() == FILE
     assert other.had("peer") == len(FILE)
     await keeper.close()
+
+
+@pytest.mark.logs("reading the origin alone: .* hashes to|chunks kept apart")
+async def test_lies_of_peers_are_found_by_the_files_digest_and_made_good(
+    swarm: FileSwarm, clock: MockClock
+) -> None:
+    liar, victim = await swarm.host("liar"), await swarm.host("victim")
+    lies = FILE[: 3 * PIECE_SIZE] + OTHER[3 * PIECE_SIZE : 4 * PIECE_SIZE] + FILE[4 * PIECE_SIZE :]
+    swarm.server.files = {"/f": lies}
+    assert await liar.fetch() == lies
+    keeper = await swarm.keep(liar)
+    await trio.sleep(1)
+    swarm.server.files = {"/f": FILE}
+    right = Digest.of(FILE, Algorithm.SHA256)
+    assert await victim.fetch(digest=right) == FILE
+    assert victim.had("peer") == len(FILE)
+    await keeper.close()
+    wrong = Digest.of(OTHER, Algorithm.SHA256)
+    with pytest.raises(Corrupt, match="hashes to"):
+        await victim.fetch(digest=wrong)
 
 
 def publish(handle: int) -> messages.Publish:
