@@ -5,16 +5,10 @@ from __future__ import annotations
 from fusefs.daemon import run_daemon
 from fusefs.supervisor import Handoff
 
-from .hosting import hosted
-from .setup import GalleryRequest, MountRequest
+from .setup import MountRequest
 from .stack import wired
 
 
 def run(handoff: Handoff, request: MountRequest) -> None:
     """Serve *request*'s image until it is unmounted."""
     run_daemon(handoff, lambda: wired(request, handoff))
-
-
-def run_gallery(handoff: Handoff, request: GalleryRequest) -> None:
-    """Serve the images that the snapshotter names until the session is unmounted."""
-    run_daemon(handoff, lambda: hosted(request, handoff))

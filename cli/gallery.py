@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _daemon(request: GalleryRequest, handoff: Handoff) -> None:
-    importlib.import_module("cli.daemon").run_gallery(handoff, request)
+    importlib.import_module("cli.gallerydaemon").run(handoff, request)
 
 
 def _path(kind: type, value: str) -> object:

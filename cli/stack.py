@@ -5,12 +5,13 @@ IMAGE text → place → bootstrap, checked and kept → origin → chunks → c
 
 from __future__ import annotations
 
+import importlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import trio
 
@@ -37,8 +38,6 @@ from fusefs.shown import Shown
 from fusefs.supervisor import Handoff
 from fusefs.trace import traced
 from fusefs.warming import Warming
-from p2p.source import PeerSource
-from p2p.swarm import Swarm
 from rafs import BadImage, Bootstrap, Unsupported, ci
 from rafs.unhashed import nids
 
@@ -53,7 +52,6 @@ from .models import FUSE_ALONE, Files, Unhashed, without_digests
 from .oci import Layers
 from .places import Place, ignore
 from .setup import Membership, MountRequest, Setup
-from .swarm import SWARM_WORKERS, in_swarm, joining, seedable
 
 logger = logging.getLogger(__name__)
 
@@ -142,6 +140,42 @@ async def opened_at(
         kept.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """Where a seed finds an image."""
+
+    image: str
+    plain_http: bool
+    proof: Callable[[], Awaitable[str | None]]
+    """See ``Image.proof``."""
+
+
+class Peers(Protocol):
+    """A mount's part in a swarm."""
+
+    def before(self, origin: ChunkSource, where: Whereabouts, ledger: Ledger) -> ChunkSource:
+        """Return what asks peers for an image's chunks, and *origin* for what none has."""
+        ...
+
+    def serve(self, store: ImageStore) -> None:
+        """Have peers asked for what the readers of *store* wait for."""
+        ...
+
+    def statistics(self) -> Mapping[str, object]:
+        """Return what ``status`` tells of the swarm."""
+        ...
+
+
+@asynccontextmanager
+async def _taking_part(membership: Membership, cache: BlobCache) -> AsyncIterator[Peers | None]:
+    """Take part in a swarm, if one is named; else what that needs is not even loaded (0.2 s)."""
+    if not membership.schedulers and not membership.listen:
+        yield None
+        return
+    async with importlib.import_module("cli.peering").taking_part(membership, cache) as peers:
+        yield peers
+
+
 @asynccontextmanager
 async def wired(request: MountRequest, handoff: Handoff) -> AsyncIterator[Wired]:
     """Make what a mount's daemon serves, run its tasks, and take it down."""
@@ -158,8 +192,8 @@ async def wired(request: MountRequest, handoff: Handoff) -> AsyncIterator[Wired]
         checks = Checks(cache, image.files.wholes) if image.files else None
         # What a hub's file is, nobody knows for sure before it was checked as a whole.
         membership = request.membership if checks is None else Membership()
-        async with in_swarm(membership, cache) as swarm, trio.open_nursery() as nursery:
-            store = store_for(image, cache, request.setup, checks, swarm)
+        async with _taking_part(membership, cache) as peers, trio.open_nursery() as nursery:
+            store = store_for(image, cache, request.setup, checks, peers)
             await nursery.start(store.run)
             await store.prepare(image.bootstrap.blobs)
             nursery.start_soon(scrub, cache)
@@ -175,7 +209,7 @@ async def wired(request: MountRequest, handoff: Handoff) -> AsyncIterator[Wired]
                     nursery.start_soon(checks.run, partial(_forgotten, served, image.bootstrap))
                 warming = Warming(image.bootstrap, store)
                 nursery.start_soon(warming.run)
-                facts = partial(told, image, store, checks, swarm)
+                facts = partial(told, image, store, checks, peers)
                 together = Together(image.bootstrap, store, nursery).around(warming.ask)
                 yield Wired(served, facts, shown, {Command.WARM: together})
             nursery.cancel_scope.cancel()
@@ -211,16 +245,15 @@ def store_for(
     cache: BlobCache,
     setup: Setup,
     checks: Checks | None = None,
-    swarm: Swarm | None = None,
+    peers: Peers | None = None,
 ) -> ImageStore:
     """Stack what an image is read from: cache, then peers, then origin."""
     pulse, ledger = Pulse(), Ledger()
     origin = OriginChunks(image.origin, pulse=pulse, ledger=ledger)
     source: ChunkSource = Counted(origin, "origin", ledger)
-    peers = None
-    if swarm is not None:
-        where = seedable(image.name, plain_http=setup.plain_http)
-        source = peers = PeerSource(joining(swarm, where, image.proof), source, ledger)
+    if peers is not None:
+        where = Whereabouts(image.name, setup.plain_http, image.proof)
+        source = peers.before(source, where, ledger)
     store = ImageStore(
         cache,
         source,
@@ -231,13 +264,12 @@ def store_for(
         open_shelf=checks or Shelf,
     )
     if peers is not None:
-        peers.watch(store.demand)
-        store.workers = SWARM_WORKERS
+        peers.serve(store)
     return store
 
 
 def told(
-    image: Image, store: ImageStore, checks: Checks | None = None, swarm: Swarm | None = None
+    image: Image, store: ImageStore, checks: Checks | None = None, peers: Peers | None = None
 ) -> dict[str, object]:
     """Return what ``status`` tells of an image and its store."""
     facts = store.statistics()
@@ -260,7 +292,7 @@ def told(
         "last_error_at": facts.last_error_at,
         **files,
         **unverified,
-        **({} if swarm is None else {"swarm": swarm.statistics()}),
+        **({} if peers is None else {"swarm": peers.statistics()}),
     }
 
 

@@ -1,0 +1,14 @@
+"""The daemon of a session of many images, wired. Loaded by name in the daemon's own process."""
+
+from __future__ import annotations
+
+from fusefs.daemon import run_daemon
+from fusefs.supervisor import Handoff
+
+from .hosting import hosted
+from .setup import GalleryRequest
+
+
+def run(handoff: Handoff, request: GalleryRequest) -> None:
+    """Serve the images that the snapshotter names until the session is unmounted."""
+    run_daemon(handoff, lambda: hosted(request, handoff))
