@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from fixtures.containerd import RealContainerd, mounts_below
+from fixtures.cri import Kubelet
 from fixtures.mounting import until
-from fixtures.node import Layer, Node, tar_of
+from fixtures.node import PAUSE, Layer, Node, tar_of
 
 pytestmark = [pytest.mark.kernel, pytest.mark.real]
 
@@ -88,6 +89,26 @@ def test_fifty_containers_at_once_fetch_each_chunk_once(
     sources = facts["sources"]
     assert isinstance(sources, dict)
     assert sources["origin"]["chunks"] <= facts["chunks"]
+
+
+def test_a_kubelet_pulls_lazily_and_runs_pods_through_the_snapshotter(
+    node: Node,
+    containerd: RealContainerd,
+    lazy: str,
+    shell_tree: Path,
+    tmp_path: Path,
+    digest: str,
+) -> None:
+    node.push([Layer(tar_of(shell_tree))], PAUSE, command=["/bin/sleep", "600"])
+    with Kubelet(containerd.address, tmp_path) as kubelet:
+        kubelet.pull(lazy)
+        layers = containerd.ctr("-n", "k8s.io", "content", "ls").splitlines()[1:]
+        assert len(layers) == 3, "index, manifest and config"
+        container = kubelet.run(lazy, "/bin/sleep", "600")
+        assert kubelet.execute(container, "/bin/md5sum", "/data/file").split()[0] == digest
+        kubelet.execute(container, "/bin/touch", "/data/written")
+    for image in (lazy, f"{node.registry.host}/{PAUSE}"):
+        containerd.ctr("-n", "k8s.io", "images", "rm", "--sync", image)
 
 
 def test_containers_go_on_when_the_sessions_daemon_is_killed(

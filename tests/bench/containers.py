@@ -1,0 +1,216 @@
+"""From pull to a program's line: containers by overlayfs, naiad and, where it is there, stargz.
+
+    python -m tests.bench.containers [--runs 5] [--json FILE] [--stargz PROGRAM] [--crowd 50]
+        DIR COMMAND [DIR COMMAND …]
+
+DIR is a root directory, such as ``debootstrap --variant=minbase --include=python3-numpy bookworm
+DIR`` makes, and COMMAND what runs in it, quoted. Everything is cold for each run: content,
+snapshots, caches of snapshotters, page cache. Bytes are those that pass the link to the registry.
+Needs root, containerd, runc, docker-registry and skopeo; for stargz Debian's ctr-remote and a
+``containerd-stargz-grpc``, which Debian has only the library of.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import shlex
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+import click
+
+from fixtures.containerd import RealContainerd, mounts_below
+from fixtures.link import Link
+from fixtures.node import Layer, Node, running_node, tar_of
+
+from .side_by_side import Table, drop_caches, own_memory
+
+RATES = {"loopback": None, "100 Mbit/s": 100e6 / 8}
+_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
+
+
+class Stargz:
+    """The rival's snapshotter; nothing of it stays between runs."""
+
+    def __init__(self, program: Path, folder: Path) -> None:
+        self.address = folder / "stargz.sock"
+        self._program, self._folder = program, folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it anew, with nothing cached."""
+        self.stop()
+        config = self._folder / "config.toml"
+        config.write_text("noprefetch = false\nno_background_fetch = true\n")
+        words = ["-address", self.address, "-root", self._folder / "root", "-config", config]
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [str(word) for word in (self._program, *words)], stdout=log, stderr=log
+            )
+
+    def stop(self) -> None:
+        """End it and remove what it kept."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(20)
+        for place in mounts_below(self._folder):
+            subprocess.run(["umount", "-l", place], check=False)
+        shutil.rmtree(self._folder / "root", ignore_errors=True)
+
+
+class Bench:
+    """One node, and what is measured on it."""
+
+    def __init__(self, node: Node, containerd: RealContainerd, stargz: Stargz | None) -> None:
+        self.node, self.containerd, self.stargz = node, containerd, stargz
+        self.bytes: dict[str, list[int]] = {}
+
+    def prepare(self, name: str, tree: Path, command: Sequence[str]) -> None:
+        """Push the image of *tree* in every form."""
+        plain = tar_of(tree)
+        digest = f"sha256:{hashlib.sha256(plain).hexdigest()}"
+        layer = Layer(gzip.compress(plain, 6, mtime=0), media_type=_GZIP)
+        self.node.push([layer], f"{name}:1", [digest])
+        source = f"{self.node.registry.host}/{name}:1"
+        listed = ("--prefetch-from", shlex.join(command))
+        for options, tag in (((), "lazy"), (listed, "listed")):
+            words = ("convert", "--plain-http", *options, source, f"{source[:-2]}:{tag}")
+            self.node.naiad.run(*words, timeout=1800)
+        if self.stargz is not None:
+            self._prepare_stargz(source, name, command)
+
+    def _prepare_stargz(self, source: str, name: str, command: Sequence[str]) -> None:
+        plain, best = f"{source[:-2]}:esgz", f"{source[:-2]}:esgzopt"
+        self.containerd.ctr("images", "pull", "--plain-http", source, timeout=600)
+        remote = ["ctr-remote", "--address", str(self.containerd.address), "images"]
+        for words in (
+            ["convert", "--estargz", "--oci", source, plain],
+            ["optimize", "--oci", "--period", "6", "--args", json.dumps(command), source, best],
+        ):
+            subprocess.run([*remote, *words], check=True, timeout=1800, stdout=subprocess.DEVNULL)
+        for image in (plain, best):
+            self.containerd.ctr("images", "push", "--plain-http", image, timeout=600)
+        self.containerd.clear()
+
+    def measure(self, what: str, image: str, rate: float | None, command: Sequence[str]) -> float:
+        """Return the seconds from the pull of *image* by *what* to the end of *command*."""
+        self._clean()
+        host, _, port = self.node.registry.host.partition(":")
+        snapshotter = what.partition(" ")[0]
+        with Link(host, int(port), rate=rate) as link:
+            reference = f"{link.url.removeprefix('http://')}/{image}"
+            drop_caches()
+            start = time.perf_counter()
+            self._pull(snapshotter, reference)
+            words = ("run", "--rm", "--snapshotter", snapshotter, reference, "bench", *command)
+            said = self.containerd.ctr(*words, timeout=600)
+            total = time.perf_counter() - start
+            assert said.strip(), "the program says a line"
+            self.bytes.setdefault(what, []).append(link.passed)
+            self.containerd.ctr("images", "rm", "--sync", reference)
+        return total
+
+    def _pull(self, snapshotter: str, reference: str) -> None:
+        if snapshotter == "naiad":
+            self.node.naiad.run("pull", "--address", self.node.address, reference)
+        elif snapshotter == "stargz":
+            remote = ["ctr-remote", "--address", str(self.containerd.address), "images", "rpull"]
+            subprocess.run(
+                [*remote, "--plain-http", reference], check=True, stdout=subprocess.DEVNULL
+            )
+        else:
+            self.containerd.ctr("images", "pull", "--plain-http", reference, timeout=600)
+
+    def _clean(self) -> None:
+        self.containerd.clear()
+        self.node.stop()
+        shutil.rmtree(self.node.naiad.cache, ignore_errors=True)
+        self.node.start()
+        self.containerd.reach_snapshotter()
+        if self.stargz is not None:
+            self.stargz.start()
+            self.containerd.reach_snapshotter("stargz")
+
+    def crowd(self, image: str, command: Sequence[str], count: int) -> None:
+        """Start *count* containers at once and print what it took."""
+        self._clean()
+        drop_caches()
+        reference = f"{self.node.registry.host}/{image}"
+        log = self.node.naiad.folder / "registry/log"
+        before = log.read_text().count("GET /v2/")
+        start = time.perf_counter()
+        self.node.pull(image)
+        with ThreadPoolExecutor(count) as pool:
+            for number in range(count):
+                pool.submit(self.containerd.container, reference, f"crowd{number}", *command)
+        total = time.perf_counter() - start
+        facts = self.node.image_facts(image.partition(":")[0])
+        requests = log.read_text().count("GET /v2/") - before
+        memory = own_memory(self.node.daemon())
+        print(f"{count} containers of {image} at once: {total:.1f} s, daemon {memory:.0f} MiB of")
+        print(f"  its own, {requests} lines of requests in the registry's log, chunks fetched")
+        print(f"  {facts['sources']}, in the image {facts['chunks']}")
+        self.containerd.clear()
+
+
+@contextmanager
+def ready(stargz: Path | None) -> Iterator[Bench]:
+    """Yield a bench on folders of its own."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="naiad-bench-")))
+        rival = None
+        plugins = {}
+        if stargz is not None:
+            (folder / "stargz").mkdir()
+            rival = Stargz(stargz, folder / "stargz")
+            rival.start()
+            stack.callback(rival.stop)
+            plugins["stargz"] = rival.address
+        node, containerd = stack.enter_context(running_node(folder / "node", plugins=plugins))
+        yield Bench(node, containerd, rival)
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True)
+@click.option("--runs", default=5, show_default=True)
+@click.option("--json", "out", type=click.Path(path_type=Path))
+@click.option("--stargz", type=click.Path(exists=True, path_type=Path))
+@click.option("--crowd", default=50, show_default=True, help="Containers at once; 0: none.")
+def main(
+    images: tuple[str, ...], runs: int, out: Path | None, stargz: Path | None, crowd: int
+) -> None:
+    """Measure each image over each link."""
+    table = Table(runs, out)
+    with ready(stargz) as bench:
+        for tree, text in zip(images[::2], images[1::2], strict=True):
+            name, command = Path(tree).name, shlex.split(text)
+            bench.prepare(name, Path(tree), command)
+            contenders = {"naiad with list": "listed", "naiad": "lazy"}
+            if stargz is not None:
+                contenders |= {"stargz optimised": "esgzopt", "stargz": "esgz"}
+            contenders["overlayfs"] = "1"
+            for link, rate in RATES.items():
+                bench.bytes.clear()
+                measures: dict[str, Callable[[], float]] = {
+                    what: partial(bench.measure, what, f"{name}:{tag}", rate, command)
+                    for what, tag in contenders.items()
+                }
+                table.row(f"{name}, {link}: pull and run", "s", measures)
+                told = (f"{what} {max(size) / 1e6:.1f}" for what, size in bench.bytes.items())
+                print(f"{'':58s} {'   '.join(told)} MB fetched", flush=True)
+            if crowd:
+                bench.crowd(f"{name}:listed", command, crowd)
+    table.write()
+
+
+if __name__ == "__main__":
+    main()
