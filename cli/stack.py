@@ -129,8 +129,9 @@ async def opened_at(
         bootstrap, digest = await bootstrap_at(place, kept, pin, again)
         try:
             files = _files(name, place, bootstrap, unhashed)
-            origin = Retrying(files.origin if files else place.origin, deadline=setup.patience)
-            registry = place.origin if isinstance(place.origin, RegistryOrigin) else None
+            source = files.origin if files else place.origin
+            origin = Retrying(source, deadline=setup.patience)
+            registry = source if isinstance(source, RegistryOrigin) else None
             image = Image(name, bootstrap, digest, origin, kept, files, registry)
             await attach_lists(image)
             yield image
