@@ -32,6 +32,9 @@ from .messages import Body, Description, Parent
 
 __all__ = ["AHEAD", "BULK", "READER", "Ask", "Choice", "Chooser", "Patience"]
 
+READS_UNASKED = 2
+"""Pieces that a bulk child reads from the origin at once where no scheduler gives grants."""
+
 
 @dataclass(slots=True)
 class _Demand:
@@ -681,11 +684,20 @@ class Chooser:
             return
         if missing & ~self._book.asked:
             self._hunger.starve(now)
+            if not self._scheduled and now - self._hunger.since >= self.patience.others:
+                self._help_itself(missing & ~self._book.asked)
             return
         for request in list(self._book.open.values()):
             if not request.doubled and now >= request.late:
                 self._second(request, now)
         self._book.hurry(now)
+
+    def _help_itself(self, missing: int) -> None:
+        """Read the origin, because no scheduler says who is to: here and there, as others do."""
+        while missing and len(self._book.reading) < READS_UNASKED:
+            piece = self._pick(missing)
+            missing &= ~(1 << piece)
+            self._read(piece)
 
     def _second(self, request: Request, now: float) -> None:
         """Ask a second host for what is late."""
@@ -781,6 +793,9 @@ class Chooser:
         wake = min(self._book.alarm, self._look)
         if self._scheduled:
             wake = min(wake, self._flush, self._hunger.due)
+        elif self.bulk and len(self._book.reading) < READS_UNASKED:
+            helps = self._hunger.since + self.patience.others
+            wake = helps if now < helps < wake else wake
         if self._demands:
             for demand in self._demands.values():
                 if now < demand.check < wake:

@@ -232,6 +232,8 @@ class Node(Uploader):
         self.scheduled(None)
         for _reader in range(self.group.ahead):
             self._read_on()
+        if self.chooser.complete and self.finished < 0:
+            self._finish()
         self.step()
 
     def scheduled(self, _: object) -> None:

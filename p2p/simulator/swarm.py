@@ -160,9 +160,11 @@ class Swarm:
             self._act(self.scheduler.gone(node.id, self.clock.now))
 
     def _tick(self, when: float) -> None:
-        if when != self._armed or self.scheduler is None:
+        if when != self._armed:
             return
         self._armed = float("inf")
+        if self.scheduler is None:
+            return
         self._act(self.scheduler.tick(self.clock.now))
 
     def _act(self, actions: list[Action]) -> None:

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from chunkstore.errors import Malformed
+from p2p.simulator import Scenario, simulate
+from p2p.simulator.scenario import Fault, Group, Origin, Policy, Seeds
+
+MIB = 1 << 20
+HUNDRED = 12.5e6
+
+
+def scenario(hosts: int = 12, pieces: int = 40, **more: object) -> Scenario:
+    table: dict[str, object] = {
+        "group": [{"hosts": hosts}],
+        "size": pieces * MIB,
+        "piece": MIB,
+        "ends": 200.0,
+    }
+    return Scenario.decode(table | more)
+
+
+def test_the_same_seed_gives_the_same_output_to_the_byte() -> None:
+    faults: list[object] = [{"kind": "death", "at": 0.3, "hosts": 2}]
+    one, two = (simulate(scenario(fault=faults)) for _ in range(2))
+    assert one.json() == two.json()
+    assert one.text() == two.text()
+    assert simulate(scenario(fault=faults, seed=2)).json() != one.json()
+
+
+def test_every_piece_leaves_the_origin_once() -> None:
+    report = simulate(scenario())
+    assert report.finished == 12
+    assert report.origin == 1.0
+    assert report.wasted < 0.05
+
+
+def test_without_a_seed_the_origin_is_read_once_too() -> None:
+    report = simulate(scenario(seeds={"hosts": 0}))
+    assert (report.finished, report.origin) == (12, 1.0)
+
+
+def test_several_seeds_share_the_pieces() -> None:
+    report = simulate(scenario(seeds={"hosts": 3}))
+    assert (report.finished, report.origin) == (12, 1.0)
+
+
+def test_one_host_alone_takes_about_as_long_as_the_bound() -> None:
+    report = simulate(scenario(hosts=1))
+    assert report.last < 1.4 * report.bound
+
+
+def test_a_far_pair_fills_its_link() -> None:
+    group = [{"hosts": 1, "latency": "50ms"}]
+    report = simulate(scenario(group=group, pieces=200, seeds={"warm": True}))
+    assert report.last < 2.5 * report.bound
+
+
+def test_readers_of_the_same_pieces_read_the_origin_once() -> None:
+    report = simulate(scenario(group=[{"hosts": 8, "lazy": 0.5}]))
+    assert report.finished == 8
+    assert report.origin <= 1.0
+
+
+def test_hosts_that_hold_it_already_spare_the_origin() -> None:
+    groups = [{"hosts": 2, "held": 1.0}, {"hosts": 6, "arrive": 1.0}]
+    report = simulate(scenario(group=groups))
+    assert (report.finished, report.origin) == (8, 0.0)
+
+
+def test_late_joiners_get_it_from_those_who_came_before() -> None:
+    report = simulate(scenario(group=[{"hosts": 12, "over": "1s"}]))
+    assert (report.finished, report.origin) == (12, 1.0)
+
+
+def test_two_sites_and_loss_are_survived() -> None:
+    sites = [{"name": each, "up": "1Gbit", "down": "1Gbit"} for each in ("east", "west")]
+    groups = [{"hosts": 5, "site": "east"}, {"hosts": 5, "site": "west", "loss": 0.001}]
+    report = simulate(scenario(group=groups, site=sites))
+    assert (report.finished, report.origin) == (10, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("fault", "most"),
+    [
+        ({"kind": "death", "hosts": 2}, 1.2),
+        ({"kind": "stall", "hosts": 2}, 1.2),
+        ({"kind": "stall", "hosts": 2, "lasts": "2s"}, 1.2),
+        ({"kind": "slow", "hosts": 2}, 1.2),
+        ({"kind": "corrupt", "hosts": 1}, 1.1),
+        ({"kind": "lie", "hosts": 1}, 1.1),
+        ({"kind": "partition", "hosts": 6, "lasts": "3s"}, 2.1),
+        ({"kind": "scheduler", "lasts": "1s"}, 1.2),
+        ({"kind": "scheduler"}, 3.0),
+        ({"kind": "seed"}, 1.6),
+        ({"kind": "origin", "lasts": "3s"}, 1.2),
+    ],
+    ids=str,
+)
+def test_everybody_who_lives_gets_everything(fault: dict[str, object], most: float) -> None:
+    report = simulate(scenario(hosts=12, pieces=60, fault=[fault | {"at": "0.4s"}]))
+    for_good = fault["kind"] == "stall" and "lasts" not in fault
+    assert report.finished == report.living - (2 if for_good else 0)
+    assert report.origin <= most
+
+
+def test_who_serves_wrong_bytes_is_set_aside() -> None:
+    fault = {"kind": "corrupt", "at": "0.3s", "hosts": 1}
+    report = simulate(scenario(hosts=12, pieces=100, fault=[fault]))
+    assert [why for _, why in report.aside] == ["corrupt"]
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(
+        st.builds(
+            Fault,
+            kind=st.sampled_from(
+                ["death", "slow", "corrupt", "lie", "scheduler", "origin", "seed"]
+            ),
+            at=st.floats(0.05, 2.0),
+            hosts=st.integers(1, 2),
+            lasts=st.floats(0.5, 3.0),
+        ),
+        max_size=3,
+    ),
+    st.integers(0, 2),
+    st.integers(0, 1000),
+)
+def test_any_faults_together_leave_nobody_hanging(
+    faults: list[Fault], seeds: int, seed: int
+) -> None:
+    told = Scenario(
+        [Group(8, HUNDRED, HUNDRED)],
+        size=16 * MIB,
+        piece=MIB,
+        seed=seed,
+        ends=300.0,
+        origin=Origin(HUNDRED),
+        seeds=Seeds(seeds, HUNDRED, HUNDRED),
+        fault=faults,
+        policy=Policy(uploads=4),
+    )
+    report = simulate(told)
+    assert report.finished == report.living
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "group"),
+        ("[[group]]", "hosts"),
+        ("[[group]]\nhosts = 0", "group[0].hosts"),
+        ("[[group]]\nhosts = 1\ncolour = 1", "colour"),
+        ('[[group]]\nhosts = 1\nup = "fast"', "fast"),
+        ('[[group]]\nhosts = 1\nsite = "north"', "north"),
+        ('[[group]]\nhosts = 1\n[[fault]]\nkind = "rain"\nat = 1', "rain"),
+    ],
+)
+def test_what_is_no_scenario_is_told_with_its_place(text: str, said: str) -> None:
+    with pytest.raises(Malformed, match="scenario") as caught:
+        Scenario.decode(tomllib.loads(text))
+    assert said in str(caught.value)
+
+
+def test_the_scenarios_of_the_bench_are_scenarios() -> None:
+    files = sorted((Path(__file__).parents[1] / "bench" / "swarm").glob("*.toml"))
+    assert files
+    for file in files:
+        assert Scenario.decode(tomllib.loads(file.read_text())).bound() > 0
