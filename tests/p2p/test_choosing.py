@@ -360,32 +360,39 @@ def test_whatever_happens_no_piece_is_asked_twice_without_reason(
 
 def happen(child: Child, what: str, pick: int) -> None:
     host = parent(1 + pick % 4).host
-    asks = list(child.asks.values())
-    ask = asks[pick % len(asks)] if asks else None
     if what == "want":
         child.chooser.want(pick % PIECES, pick % 2, child.now)
     elif what == "wait":
         child.step(0.001 * (pick % 3000))
     elif what == "have":
-        body = messages.Have(1, bool(pick & 1), *[[pick % 60, pick % 60 + 3]] * (pick & 1), [])
-        if pick & 1:
-            child.chooser.have(host, body, child.now)
+        body = messages.Have(1, False, [pick % 60, pick % 60 + 3])
+        child.chooser.have(host, body, child.now)
     elif what == "lose":
-        for lost in [each for each in asks if each.host == host]:
-            del child.asks[lost.number]
+        child.asks = {n: ask for n, ask in child.asks.items() if ask.host != host}
         child.chooser.unlinked(host, child.now)
     elif what == "link":
         child.chooser.linked(host, child.now)
     elif what == "grant":
         child.chooser.take(messages.Grant(7, [pick % 60, pick % 60 + 1], None, 5.0), child.now)
-    elif ask is not None:
-        del child.asks[ask.number]
-        if what == "arrive":
-            child.chooser.arrived(ask.number, MIB, child.now)
-        elif what == "busy":
-            child.chooser.busy(ask.number, 0.1, child.now)
-        else:
-            getattr(child.chooser, what)(ask.number, child.now)
+    else:
+        hear(child, what, pick)
+
+
+def hear(child: Child, what: str, pick: int) -> None:
+    """Let one of the open requests be answered."""
+    asks = list(child.asks.values())
+    if not asks:
+        return
+    ask = asks[pick % len(asks)]
+    del child.asks[ask.number]
+    if what == "arrive":
+        child.chooser.arrived(ask.number, MIB, child.now)
+    elif what == "busy":
+        child.chooser.busy(ask.number, 0.1, child.now)
+    elif what == "absent":
+        child.chooser.absent(ask.number, child.now)
+    else:
+        child.chooser.corrupt(ask.number, child.now)
 
 
 def check(child: Child) -> None:
