@@ -20,6 +20,7 @@ from rafs.builder import BuildOptions, BuildResult, build
 from rafs.errors import BadSource
 from rafs.sources.documents import (
     INDEX_TYPES,
+    LAZY_FEATURE,
     Descriptor,
     Platform,
     decode_index,
@@ -96,8 +97,13 @@ class Converter:
         self._run(self._push.manifest, document.data, document.media_type, str(image.digest))
         return original.described
 
-    def name(self, images: Sequence[Descriptor]) -> str:
-        """Name an index of *images*, and return its digest."""
+    def name(self, images: Sequence[Descriptor], beside: Sequence[Descriptor] = ()) -> str:
+        """Name an index of *images*, and return its digest.
+
+        Where it lists originals *beside* them, the lazy images are marked by the platform feature.
+        """
+        if beside:
+            images = [*beside, *map(_marked, images)]
         index = {
             "schemaVersion": 2,
             "mediaType": INDEX_TYPES[0],
@@ -150,6 +156,12 @@ class Converter:
 
     def _run(self, work: Callable[..., Awaitable[T]], *arguments: object) -> T:
         return trio.from_thread.run(work, *arguments, trio_token=self._token)
+
+
+def _marked(image: Descriptor) -> Descriptor:
+    assert image.platform is not None
+    marked = msgspec.structs.replace(image.platform, features=(LAZY_FEATURE,))
+    return msgspec.structs.replace(image, platform=marked)
 
 
 class _NamelessShelf:

@@ -85,12 +85,17 @@ async def _manifest(images: Images, top: Document, platform: Platform) -> tuple[
 
 
 def _is_alone(top: Document, platform: Platform) -> bool:
-    """Say whether containerd, which knows no marks of lazy images, chooses from *top* as we do."""
+    """Say whether containerd chooses from *top* as we do.
+
+    Version 1 knows no platform features, version 2 passes over those with features.
+    """
     found = top.decode()
     if isinstance(found, Manifest):
         return True
     fitting = [one for one in found.manifests if one.platform and one.platform.fits(platform)]
-    return len(fitting) <= 1
+    return (
+        len(fitting) == 1 and fitting[0].platform is not None and not fitting[0].platform.features
+    )
 
 
 def _platform(text: str) -> Platform:

@@ -58,7 +58,8 @@ def command(
     with ends(setup) as end:
         converter = Converter(end, setup, _reference(source), _reference(target))
         originals = converter.originals(wanted)
-        listed = [converter.bring(one) for one in originals] if merge else []
+        beside = [converter.bring(one) for one in originals] if merge else []
+        listed = []
         for original in originals:
             with bar(f"converting {original.platform}") as advance:
                 result, image = converter.convert(original, options, advance)
@@ -70,7 +71,7 @@ def command(
             )
             if not as_json:
                 print_facts([("image", f"{original.platform}  {image.digest}"), *facts(result)])
-        digest = converter.name(listed)
+        digest = converter.name(listed, beside)
     if as_json:
         print_json({"digest": digest, "images": told})
     else:

@@ -4,7 +4,8 @@
 to what is there already; the name comes last. An OCI layout is a shelf, and so is a registry.
 
 What the pieces are called was settled by Nydus: its snapshotter knows a lazily loaded image by the
-annotations, and a client that cannot load lazily passes the image over for the platform feature.
+annotations. The platform feature that marks a lazy image beside an ordinary one in an index is left
+out where there is no other: containerd 2 passes over what asks for a feature that it does not have.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from chunkstore import Algorithm, Buffer, Digest, Malformed
 from rafs.errors import BadSource
 from rafs.sources.documents import (
     INDEX_TYPES,
-    LAZY_FEATURE,
     MANIFEST_TYPES,
     Descriptor,
     Index,
@@ -85,8 +85,7 @@ class OciTarget:
         descriptor = self._put_json(draft.folder / "config", config, CONFIG_TYPE)
         manifest = Manifest(config=descriptor, layers=tuple(layer for layer, _ in layers))
         described = self._put_json(draft.folder / "manifest", manifest, MANIFEST_TYPES[0])
-        lazy = msgspec.structs.replace(platform, features=(LAZY_FEATURE,))
-        index = Index(manifests=(msgspec.structs.replace(described, platform=lazy),))
+        index = Index(manifests=(msgspec.structs.replace(described, platform=platform),))
         self._shelf.name(self._put_json(draft.folder / "index", index, INDEX_TYPES[0]))
         return []
 

@@ -101,7 +101,6 @@ def test_the_pieces_are_what_nydus_clients_look_for(tree: Path, tmp_path: Path) 
     assert image.platform == {
         "architecture": "amd64",
         "os": "linux",
-        "os.features": ["nydus.remoteimage.v1"],
     }
     blob, bootstrap = image.layers
     assert blob["mediaType"] == "application/vnd.oci.image.layer.nydus.blob.v1"
