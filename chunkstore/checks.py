@@ -64,6 +64,16 @@ class Checks:
         return sorted(shelf.whole.name for shelf in self._shelves if shelf.is_doubtful)
 
     @property
+    def nearly(self) -> Mapping[str, Sequence[int]]:
+        """The chunks that are missing of files of which half is here, by blob."""
+        found = {shelf.whole.blob_id: (shelf.whole.count, shelf.missing) for shelf in self._shelves}
+        return {
+            blob_id: missing
+            for blob_id, (count, missing) in found.items()
+            if 0 < len(missing) <= count // 2
+        }
+
+    @property
     def failures(self) -> list[str]:
         """Why files were given up."""
         return [shelf.failure for shelf in self._shelves if shelf.failure is not None]

@@ -162,6 +162,14 @@ class Provisional:
         """Say whether bytes of the file are here that nobody has checked."""
         return not self.is_checked and self._held() > 0
 
+    @property
+    def missing(self) -> Sequence[int]:
+        """The chunks that must come before the file can be checked."""
+        if self.is_checked or self.failure is not None or self._apart is None:
+            return ()
+        states = self._apart.map.states[: self.whole.count].tobytes()
+        return [i for i, state in enumerate(states) if state not in (READY, UNVERIFIED)]
+
     def find(self, chunk: Chunk) -> CacheFile | None:
         """Return the file in which *chunk* is ready."""
         index = chunk.index

@@ -11,6 +11,7 @@ import msgspec
 import trio
 
 from chunkstore import Blob, Chunk
+from chunkstore.checks import Checks
 from chunkstore.imagestore import ImageStore
 from fusefs.daemon import Work
 from p2p.source import PeerSource
@@ -30,6 +31,9 @@ _PATIENCE = 5.0
 
 _PAUSE = 0.1
 """Seconds until the store is asked again whether it has room."""
+
+_COMPLETED = 5.0
+"""Seconds between looks at what is nearly whole."""
 
 
 async def fetch_ahead(bootstrap: Bootstrap, store: ImageStore, mode: Prefetch) -> None:
@@ -145,3 +149,17 @@ class Together:
             "failed_bytes": 0,
             "last_error": "",
         }
+
+
+async def complete(bootstrap: Bootstrap, store: ImageStore, checks: Checks) -> None:
+    """Have the rest of files fetched of which half is here, behind all readers, to check them.
+
+    A loader maps weights, and touches most of their pages: without this they would never be whole.
+    """
+    numbers = {blob.id: number for number, blob in enumerate(bootstrap.blobs)}
+    while True:
+        await trio.sleep(_COMPLETED)
+        for blob_id, missing in checks.nearly.items():
+            number, wanted = numbers[blob_id], set(missing)
+            chunks = [chunk for chunk in bootstrap.chunks(number) if chunk.index in wanted]
+            store.want(bootstrap.blobs[number], chunks)

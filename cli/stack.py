@@ -41,7 +41,7 @@ from fusefs.warming import Warming
 from rafs import BadImage, Bootstrap, Unsupported, ci
 from rafs.unhashed import nids
 
-from .ahead import Together, fetch_ahead
+from .ahead import Together, complete, fetch_ahead
 from .bootstraps import Bootstraps
 from .clients import client_of
 from .driver import by_erofs, choose
@@ -51,7 +51,7 @@ from .image import find
 from .models import FUSE_ALONE, Files, Unhashed, without_digests
 from .oci import Layers
 from .places import Place, ignore
-from .setup import Membership, MountRequest, Setup
+from .setup import Membership, MountRequest, Prefetch, Setup
 
 logger = logging.getLogger(__name__)
 
@@ -208,6 +208,8 @@ async def wired(request: MountRequest, handoff: Handoff) -> AsyncIterator[Wired]
                 served = vfs.Vfs(vfs.Image(image.digest.hex[:12], tree, store, direct))
                 if checks is not None:
                     nursery.start_soon(checks.run, partial(_forgotten, served, image.bootstrap))
+                    if request.prefetch is not Prefetch.NONE:
+                        nursery.start_soon(complete, image.bootstrap, store, checks)
                 warming = Warming(image.bootstrap, store)
                 nursery.start_soon(warming.run)
                 facts = partial(told, image, store, checks, peers)

@@ -65,7 +65,7 @@ def test_a_mounted_model_is_what_the_hub_has(client: Naiad, server: HubServer) -
 
 
 def test_what_is_here_in_part_is_unverified(client: Naiad) -> None:
-    mount = client.mount("hf:org/model")
+    mount = client.mount("hf:org/model", "--prefetch", "none")
     assert (mount / "config.json").read_bytes() == FILES["config.json"]
     assert client.status(mount)["unverified"] == []
     with (mount / "model.safetensors").open("rb") as file:
@@ -73,6 +73,16 @@ def test_what_is_here_in_part_is_unverified(client: Naiad) -> None:
         assert file.read(10) == LARGE[2_500_000:2_500_010]
     assert client.status(mount)["unverified"] == ["model.safetensors"]
     assert "model.safetensors" in client.run("status", mount).stdout
+
+
+def test_a_file_of_which_most_was_read_is_fetched_to_its_end_and_checked(client: Naiad) -> None:
+    mount = client.mount("hf:org/model")
+    with (mount / "model.safetensors").open("rb") as file:
+        for start in (0, 1 << 20, 3 << 20):
+            assert os.pread(file.fileno(), 10, start) == LARGE[start : start + 10]
+    until(lambda: client.status(mount)["unverified"] == [], patience=40)
+    with (mount / "model.safetensors").open("rb") as file:
+        assert file.read() == LARGE
 
 
 def test_what_was_checked_is_shared_with_other_revisions(client: Naiad, server: HubServer) -> None:

@@ -100,7 +100,7 @@ def test_what_oras_pushed_is_built_and_mounted(
     reference = pushed(model, registry)
     naiad.run("build", "--plain-http", reference, tmp_path / "image")
     assert files_of(tmp_path / "image") == FLAT
-    mount = naiad.mount(reference, "--plain-http")
+    mount = naiad.mount(reference, "--plain-http", "--prefetch", "none")
     with (mount / "model-1.safetensors").open("rb") as file:
         assert file.read(4096) == FILES["model-1.safetensors"][:4096]
     assert naiad.status(mount)["unverified"] == ["model-1.safetensors"]
