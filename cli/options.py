@@ -118,6 +118,8 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 def parse_address(text: str) -> str:
     """Return ``HOST:PORT`` as it is; raises ValueError for anything else."""
     host, _, port = text.rpartition(":")
+    if not text:
+        return text
     if not host or not port.isdigit() or int(port) > 65535:
         raise ValueError(text)
     return text
@@ -270,6 +272,15 @@ slots_option = click.option(
 )
 
 
+metrics_option = click.option(
+    "--metrics",
+    type=ADDRESS,
+    default="",
+    metavar="HOST:PORT",
+    help="Answer Prometheus here, at /metrics.",
+)
+
+
 def membership_options(command: Callable[..., object]) -> Callable[..., object]:
     """Add what a host of a swarm is told, which *command* gets as one Membership."""
 
@@ -286,6 +297,7 @@ def membership_options(command: Callable[..., object]) -> Callable[..., object]:
     @slots_option
     @click.option("--idc", default="", help="The data centre; peers in the same one come first.")
     @click.option("--location", default="", help="COUNTRY|PROVINCE|CITY, as far as it is known.")
+    @metrics_option
     @safety_options
     @functools.wraps(command)
     def gathered(
@@ -295,7 +307,7 @@ def membership_options(command: Callable[..., object]) -> Callable[..., object]:
         safety: Safety,
         **others: object,
     ) -> object:
-        names = ("upload_limit", "download_limit", "slots", "idc", "location")
+        names = ("upload_limit", "download_limit", "slots", "idc", "location", "metrics")
         told: dict[str, Any] = {name: others.pop(name) for name in names}
         membership = Membership(
             tuple(schedulers), listen or "", uploads=not no_upload, safety=safety, **told

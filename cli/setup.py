@@ -51,6 +51,8 @@ class Membership:
     """Uploads at once; None: as many as its kind of host has."""
     idc: str = ""
     location: str = ""
+    metrics: str = ""
+    """``HOST:PORT`` where Prometheus is answered; empty: nowhere."""
     safety: Safety = Safety()
 
 

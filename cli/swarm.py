@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -78,11 +79,27 @@ async def in_swarm(
         service = Service()
         own = [membership.listen if each == "self" else each for each in schedulers]
         membership = replace(membership, schedulers=tuple(own))
-    swarm = Swarm(cache, _host(membership, role), security(membership.safety), service)
-    async with trio.open_nursery() as nursery:
+    secured = security(membership.safety)
+    swarm = Swarm(cache, _host(membership, role), secured, service)
+    metered = _metered(membership.metrics, secured, swarm, service)
+    async with trio.open_nursery() as nursery, metered:
         await nursery.start(swarm.run)
         yield swarm
         nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _metered(
+    address: str, secured: Security, swarm: Swarm | None, service: Service | None
+) -> AsyncIterator[None]:
+    """Answer Prometheus while the context lasts, if *address* says where."""
+    if not address:
+        yield
+        return
+    scheduler = None if service is None else service.scheduler
+    module = importlib.import_module("cli.metrics")
+    async with module.metrics(address, secured, swarm, scheduler):
+        yield
 
 
 def _host(membership: Membership, role: Role) -> Host:
@@ -176,13 +193,13 @@ async def share_all(swarm: Swarm, cache: BlobCache, every: float) -> None:
         await sharing.close()
 
 
-async def scheduling(listen: str, limits: Limits, safety: Safety) -> None:
+async def scheduling(listen: str, limits: Limits, safety: Safety, metrics_at: str) -> None:
     """Be a scheduler until cancelled."""
     service = Service(Settings(limits=limits))
     hello = Hello(wire.OLDEST, wire.NEWEST, secrets.token_bytes(16), Role.SCHEDULER.value)
     secured = security(safety)
     gate = Gate(secured, hello, service.serve)
-    async with trio.open_nursery() as nursery:
+    async with _metered(metrics_at, secured, None, service), trio.open_nursery() as nursery:
         nursery.start_soon(service.run)
         address = await nursery.start(Tcp(secured).listen, listen, gate.admit)
         click.echo(f"scheduling at {address}")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -99,7 +99,9 @@ class Download:
         description: Description,
         parents: Parents,
         holding: Holding,
+        received: MutableMapping[str, int] | None = None,
     ) -> None:
+        """Start nothing; bytes that come are added to *received*, ``peer`` and ``origin``."""
         self.handle = handle
         self.task = task
         self.description = description
@@ -109,6 +111,7 @@ class Download:
         self.chooser = Chooser(handle, task, self.outline, Random())
         self.told: Told = _nobody
         """Set by whoever has a session with the task's scheduler."""
+        self._received = {} if received is None else received
         self._parents = parents
         self._holding = holding
         self._neighbours: dict[bytes, Neighbour] = {}
@@ -358,12 +361,16 @@ class Download:
                 self._end(wish, exc)
                 return
             wish.counted(len(data), stored_size)
+            self._add("peer", len(data))
             self._landed(wish)
         logger.debug("came piece=%d host=%s", ask.piece, ask.host.hex()[:8])
         self._asks.pop(ask.number, None)
         self.chooser.arrived(ask.number, wish.chunk.size, trio.current_time())
         self._holding.note(wish.chunk.index)
         self.act()
+
+    def _add(self, source: str, size: int) -> None:
+        self._received[source] = self._received.get(source, 0) + size
 
     def damaged(self, ask: Ask, reason: str) -> None:
         """Note that what a parent sent is no piece at all."""
@@ -428,6 +435,7 @@ class Download:
             if not wish.done.is_set():
                 await wish.deliver(wish.chunk, data)
             left.pop(chunk.index, None)
+            self._add("origin", len(data))
             self._landed(wish)
             self.chooser.fetched(chunk.index, trio.current_time())
             self._holding.note(chunk.index)

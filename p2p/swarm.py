@@ -87,6 +87,8 @@ class Swarm:
         self.server = Server(self.holdings, Terms(host.slots, host.upload_rate))
         self.gate = Gate(security, self.hello, self._serve)
         self.control = Control(host.schedulers, self._net, self.hello, self._announcement)
+        self.received = {"peer": 0, "origin": 0}
+        """Bytes of pieces by source, of all images."""
         self._downloads: dict[bytes, tuple[Download, trio.CancelScope]] = {}
         self._handles = itertools.count()
         self._joining = trio.Lock()
@@ -178,7 +180,7 @@ class Swarm:
             "address": self.address,
             "schedulers": self.control.up,
             "parents": self.parents.sessions,
-            "tasks": len(self._downloads),
+            "tasks": self.tasks,
             "uploads": asdict(server.tally)
             | {"now": server.slots.used, "most": server.slots.most, "limit": server.slots.count},
         }
@@ -189,6 +191,11 @@ class Swarm:
             await self._service.serve(session)
         else:
             await self.server.serve(session)
+
+    @property
+    def tasks(self) -> int:
+        """Tasks that this host takes part in."""
+        return len(self._downloads)
 
     async def _begin(self, task: bytes, description: Description, holding: Holding) -> Download:
         download = Download(self.handle(), task, description, self.parents, holding)

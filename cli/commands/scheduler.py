@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from cli.config import config_option
-from cli.options import ADDRESS, safety_options
+from cli.options import ADDRESS, metrics_option, safety_options
 from cli.services import run_service
 from cli.setup import Safety
 from cli.swarm import scheduling
@@ -25,11 +25,10 @@ from p2p.evaluator import Limits
 @click.option("--sample", type=click.IntRange(10, 1000), default=40, show_default=True)
 @click.option("--peer-load", type=click.IntRange(1, 2000), default=50, show_default=True)
 @click.option("--seed-load", type=click.IntRange(1, 50_000), default=300, show_default=True)
+@metrics_option
 @safety_options
 @config_option
-def command(
-    listen: str, parents: int, sample: int, peer_load: int, seed_load: int, safety: Safety
-) -> None:
+def command(listen: str, metrics: str, safety: Safety, **limits: int) -> None:
     """Say which hosts of a swarm take what from whom.
 
     Runs in the foreground and ends on SIGTERM. It keeps nothing on the disk: after a restart the
@@ -41,5 +40,6 @@ def command(
       naiad scheduler --listen 0.0.0.0:7000 --certificate s.pem --key s.key --ca ca.pem
       naiad scheduler --config scheduler.toml
     """
-    limits = Limits(parents, sample, peer_load, seed_load)
-    run_service(lambda: scheduling(listen, limits, safety))
+    names = ("parents", "sample", "peer_load", "seed_load")
+    allowed = Limits(*(limits[name] for name in names))
+    run_service(lambda: scheduling(listen, allowed, safety, metrics))

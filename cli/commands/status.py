@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
-from cli.options import FOLDER, json_option, state_option
+from cli.options import ADDRESS, FOLDER, json_option, safety_options, state_option
 from cli.output import ago, human, print_facts, print_json, print_table
+from cli.setup import Safety
 from fusefs.errors import NoAnswer
 from fusefs.mount import mounts, status
 
@@ -18,17 +20,29 @@ Facts = Mapping[str, object]
 
 @click.command()
 @click.argument("mountpoint", type=FOLDER, required=False)
+@click.option("--scheduler", type=ADDRESS, metavar="HOST:PORT", help="Of a swarm, instead.")
+@safety_options
 @state_option
 @json_option
-def command(mountpoint: Path | None, state: Path | None, as_json: bool) -> None:
+def command(
+    mountpoint: Path | None,
+    scheduler: str | None,
+    safety: Safety,
+    state: Path | None,
+    as_json: bool,
+) -> None:
     """Tell how the mounts of this node are doing.
 
     \b
     Examples:
       naiad status
       naiad status /mnt
+      naiad status --scheduler 10.0.0.1:7000 --insecure
       naiad status --json | jq '.[].ready_bytes'
     """
+    if scheduler is not None:
+        importlib.import_module("cli.swarmstate").show(scheduler, safety, as_json=as_json)
+        return
     if mountpoint is not None:
         found: list[Facts] = [status(mountpoint, state)]
     else:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -201,3 +203,30 @@ def test_a_service_takes_its_options_from_a_file(naiad: Naiad, tmp_path: Path) -
     config.write_text('listen = "127.0.0.1:0"\nparents = 2\n')
     with service(naiad, "scheduler", "--config", config) as running:
         assert running.address != "127.0.0.1:7000"
+
+
+def test_a_scheduler_tells_people_and_prometheus_of_its_swarm(
+    naiad: Naiad, tree: Path, origin: RangeServer
+) -> None:
+    told = free_port()
+    words = ("scheduler", "--listen", "127.0.0.1:0", "--metrics", f"127.0.0.1:{told}")
+    with service(naiad, *words) as scheduler:
+        hosts = Hosts(naiad, origin.url, "--scheduler", scheduler.address)
+        host = hosts.mount("a")
+        assert read(host) == expected(tree)
+        state = naiad.json("status", "--scheduler", scheduler.address, "--json")
+        assert isinstance(state, dict)
+        assert [host["kind"] for host in state["hosts"]] == ["peer"]
+        assert [task["finished"] for task in state["tasks"]] == [1]
+        shown = naiad.run("status", "--scheduler", scheduler.address).stdout
+        assert "peer" in shown
+        with urlopen(f"http://127.0.0.1:{told}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        assert "naiad_scheduler_hosts 1.0" in lines
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        assert isinstance(port, int)
+        return port
