@@ -11,13 +11,15 @@ Tasks: per child its session's, one that uploads, and of a seed one per piece th
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
 import trio
 
-from chunkstore import ChunkstoreError
+from chunkstore import Chunk, ChunkstoreError
+from chunkstore.cachefile import CacheFile
 
 from . import runs, wire
 from .errors import Gone, Nonsense
@@ -110,6 +112,8 @@ class Server:
         self.pace = Pace(terms.rate)
         self.tally = Tally()
         self.disk = trio.CapacityLimiter(2)
+        self.upload: Callable[[CacheFile, Chunk], Upload] = Upload
+        """How a chunk is sent."""
         self._children: set[_Child] = set()
         holdings.opened.append(self._opened)
 
@@ -353,7 +357,7 @@ class _Child(Deaf):
         if file is None:
             self._absent(asked)
             return
-        upload = Upload(file, chunk)
+        upload = self._server.upload(file, chunk)
         try:
             if not upload.in_memory:
                 await trio.to_thread.run_sync(upload.page_in, limiter=self._server.disk)
