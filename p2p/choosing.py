@@ -271,9 +271,15 @@ class Chooser:
     def absent(self, number: int, now: float) -> None:
         """Note that a host does not have what it was asked for."""
         request = self._fail(number, now)
-        if request is not None:
-            request.link.have &= ~(1 << request.piece)
-            request.link.absent += 1
+        if request is None:
+            return
+        link, bit = request.link, 1 << request.piece
+        link.have &= ~bit
+        link.absent += 1
+        if link.extra & bit:  # the scheduler would name it for this piece again, and again
+            link.extra &= ~bit
+            self._failed[link.parent.host] = None
+            self._hunger.hurry(now)
 
     def busy(self, number: int, retry_after: float, now: float) -> None:
         """Note that a host has no slot."""
