@@ -109,7 +109,7 @@ class Feed:
                     self._read.setdefault(step, []).append((start, stop))
                 if state == _IDLE:
                     self._follow(step)
-            elif self._pushes and now - state > SETTLED and stop - start > PAGE:
+            elif self._pushes and now - state > SETTLED and self._lacks(step, start, stop):
                 self._forget(now)
                 self._follow(step)
 
@@ -153,6 +153,15 @@ class Feed:
         """Note that a step is no longer under way."""
         self.asked -= 1
 
+    def halt(self) -> None:
+        """Want nothing more until somebody reads, or `resume`."""
+        self._halted = True
+
+    def resume(self) -> None:
+        """Go on: somebody has come back."""
+        self._halted = False
+        self._brought = 0
+
     @property
     def starves(self) -> bool:
         """Whether there is something to ask for that nothing under way will lead to."""
@@ -163,13 +172,17 @@ class Feed:
         room = min(self._level, self.limit) - self._brought
         return self._left > 0 and room >= STEP and not self._halted
 
+    def _lacks(self, step: int, start: int, stop: int) -> bool:
+        """Say whether a READ asks for more of a step that was pushed than the page left out."""
+        first, last = self.span(step)
+        return min(stop, last) - max(start, first) > PAGE
+
     def _encourage(self, step: int) -> None:
         """Bring more: somebody is at *step*."""
         if abs(step - self._grown_at) * STEP >= self._level // 8:
             self._grown_at = step
             self._level = min(2 * self._level, LAST_LEVEL)
-        self._brought = 0
-        self._halted = False
+        self.resume()
 
     def _follow(self, step: int) -> None:
         urgent = step + 1

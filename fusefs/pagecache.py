@@ -86,6 +86,8 @@ class PageCache:
         self._clock = clock
         self._feeds: OrderedDict[int, Feed] = OrderedDict()
         self._opens: dict[int, int] = {}
+        self._closed: set[int] = set()
+        """Files with a feed that nobody has open, as far as is known."""
         self._come: deque[tuple[int, Feed, int]] = deque()
         """Steps that are here and not pushed; a feed has a bounded number under way."""
         self._idle = trio.lowlevel.ParkingLot()
@@ -105,6 +107,7 @@ class PageCache:
         feed = self._feeds.get(node)
         if feed is not None:
             self._feeds.move_to_end(node)
+            self._closed.discard(node)
             feed.read(start, start + size, self._clock())
             self._ask(node, feed)
         elif (begin := self._vfs.ahead(node, start, size)) is not None and self._nursery:
@@ -124,20 +127,26 @@ class PageCache:
                 self._nursery.start_soon(self._learn, node, feed, size)
 
     def opened(self, node: int) -> None:
-        """Take note that a file was opened once more."""
+        """Take note that a file was opened once more; a feed of it goes on."""
         self._opens[node] = self._opens.get(node, 0) + 1
+        feed = self._feeds.get(node)
+        if feed is not None:
+            self._closed.discard(node)
+            feed.resume()
+            self._ask(node, feed)
 
     def closed(self, node: int) -> None:
-        """Take note that a file was closed; the last time ends its feed.
+        """Take note that a file was closed; the last time halts its feed.
 
         A daemon that took another's place has not seen all opens: a reader that goes on has the
-        file fed again.
+        file fed on.
         """
         opens = self._opens.pop(node, 1) - 1
         if opens > 0:
             self._opens[node] = opens
-        else:
-            self._feeds.pop(node, None)
+        elif node in self._feeds:
+            self._closed.add(node)
+            self._feeds[node].halt()
 
     async def run(self) -> None:
         """Push what comes until cancelled."""
@@ -161,7 +170,7 @@ class PageCache:
                 found = await trio.to_thread.run_sync(bounds, head, size, limiter=self._readers)
             except BadIndex as exc:
                 logger.debug("no model node=%x reason=%s", node, exc)
-                self._feeds.pop(node, None)
+                self._end(node)
                 return
             if not isinstance(found, More):
                 feed.bound(found)
@@ -183,11 +192,15 @@ class PageCache:
     def _feed(self, node: int, feed: Feed, start: int, size: int) -> None:
         self._feeds[node] = feed
         if len(self._feeds) > FILES:
-            self._feeds.popitem(last=False)
+            self._end(next(iter(self._feeds)))
         self._share()
         logger.debug("file is fed node=%x", node)
         feed.read(start, start + size, self._clock())
         self._ask(node, feed)
+
+    def _end(self, node: int) -> None:
+        self._feeds.pop(node, None)
+        self._closed.discard(node)
 
     def _ask(self, node: int, feed: Feed) -> None:
         """Have fetched what *feed* wants next."""
@@ -230,7 +243,7 @@ class PageCache:
     def _add(self, lot: _Lot, node: int, feed: Feed, step: int) -> None:
         """Borrow what there is to push of a step; it is idle again where it is not all here."""
         try:
-            if self._feeds.get(node) is feed:
+            if self._feeds.get(node) is feed and node not in self._closed:
                 for start, stop in feed.landed(step, self._clock()):
                     lot.borrow(self._vfs, node, start, stop)
                 feed.pushed()
@@ -251,8 +264,8 @@ class PageCache:
                 self.pushed += piece.size
         for piece, reason in failures.items():
             # ENOENT: the kernel has forgotten the file. Nobody waits for what is pushed.
-            if self._feeds.pop(piece.node, None) is not None:
-                logger.debug("not pushed node=%x reason=%s", piece.node, reason)
+            logger.debug("not pushed node=%x reason=%s", piece.node, reason)
+            self._end(piece.node)
 
     async def _watch(self) -> None:
         while True:

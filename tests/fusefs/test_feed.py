@@ -135,6 +135,15 @@ def test_a_failure_stops_it_until_somebody_reads() -> None:
     assert feed.take() == 0
 
 
+def test_a_feed_that_was_halted_goes_on_where_it_was() -> None:
+    feed = Feed(SIZE)
+    assert feed.take() == 0
+    feed.halt()
+    assert feed.take() is None
+    feed.resume()
+    assert feed.take() == 1
+
+
 def test_what_found_no_room_is_asked_for_again() -> None:
     feed = Feed(SIZE)
     assert feed.take() == 0
@@ -150,6 +159,8 @@ def test_what_the_kernel_has_dropped_is_brought_again() -> None:
     assert _fed(feed) == [], "it had been on its way"
     _read(feed, 3, 5 * SETTLED)
     assert _fed(feed) == [], "a page that was left out"
+    feed.read(4 * STEP - PAGE, 4 * STEP + PAGE, 5 * SETTLED)
+    assert _fed(feed) == [], "and one before it"
     feed.read(3 * STEP, 3 * STEP + 8 * PAGE, 5 * SETTLED)
     assert _fed(feed) == [3, 4, 5, 6, 7, 8, 9, 0, 1, 2]
 

@@ -150,6 +150,9 @@ async def test_a_closed_file_gets_no_more(session: Session) -> None:
     session.pagecache.closed(node)
     await session.settle()
     assert len(session.kernel.pushed) == 1
+    session.pagecache.opened(node)
+    await session.settle()
+    assert session.kernel.pages[4096:] == MODEL[4096:], "nor is it forgotten"
 
 
 async def test_when_memory_is_short_nothing_is_brought(session: Session) -> None:
