@@ -1,6 +1,6 @@
 """How good a host would be as a parent: a table of weights over what is known of it.
 
-`DEFAULT` is what simulation decided (tests/bench/swarm). `V2_1` is the formula that Dragonfly's
+`DEFAULT` is what simulation decided (tests/bench/scenarios). `V2_1` is the formula that Dragonfly's
 scheduler 2.1.0 uses, for comparison and for those who want to keep it.
 """
 

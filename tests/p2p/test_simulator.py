@@ -169,7 +169,7 @@ def test_what_is_no_scenario_is_told_with_its_place(text: str, said: str) -> Non
 
 
 def test_the_scenarios_of_the_bench_are_scenarios() -> None:
-    files = sorted((Path(__file__).parents[1] / "bench" / "swarm").glob("*.toml"))
+    files = sorted((Path(__file__).parents[1] / "bench" / "scenarios").glob("*.toml"))
     assert files
     for file in files:
         assert Scenario.decode(tomllib.loads(file.read_text())).bound() > 0
