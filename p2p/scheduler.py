@@ -505,8 +505,8 @@ class Scheduler:
 
     def _tend(self, task: Task, now: float) -> None:
         """See to what ends by time in a task."""
-        expired = task.grants.expired(now)
-        self._again(task, [grant.piece for grant in expired], now)
+        for grant in task.grants.expired(now):
+            self._again(task, [grant.piece], now, last=task.by_host.get(grant.holder))
         if task.young:
             self._mix(task, now)
         for peer in list(task.short)[: self.settings.limits.filter_parents]:

@@ -1,0 +1,395 @@
+from __future__ import annotations
+
+from random import Random
+
+import msgspec
+import pytest
+
+from chunkstore.errors import Malformed
+from fixtures.swarmhosts import TASK, Hosts, Told, description
+from p2p import messages, rendezvous, runs
+from p2p.evaluator import DEFAULT, V2_1, Limits
+from p2p.grants import WINDOW_LEAST, Grants
+from p2p.isolation import FORGIVEN_AFTER, PROBATION_FIRST, Isolation
+from p2p.messages import Announce, Description, Join, Origin, Publish
+from p2p.scheduler import Scheduler, Settings
+
+A, B, C, D = (bytes([n]) * 16 for n in range(1, 5))
+
+
+def bits(body: messages.Body) -> int:
+    return runs.bitmap(body.pieces)  # type: ignore[attr-defined]  # of grants, hints, waits
+
+
+# Grants
+
+
+def test_a_piece_that_is_granted_is_waited_for_and_then_hinted() -> None:
+    swarm = Hosts()
+    one, two = swarm.add(1), swarm.add(2)
+    swarm.join(one)
+    swarm.join(two)
+    swarm.want(one, 0b1)
+    swarm.want(two, 0b1)
+    assert one.grants == {0: None}
+    assert (two.grants, two.waits) == ({}, 0b1)
+    swarm.held(one, 0b1)
+    assert two.hints == {0: one.id}
+
+
+def test_a_host_alone_gets_more_at_once_and_never_more_than_16_mib() -> None:
+    swarm = Hosts(pieces=64)
+    one = swarm.add(1)
+    swarm.join(one, bulk=True)
+    assert len(one.grants) == 4
+    while one.grants:
+        swarm.held(one, 1 << next(iter(one.grants)))
+        assert len(one.grants) <= 16
+    assert one.held == runs.full(64)
+
+
+def test_in_company_a_host_has_two_at_most_and_the_window_is_kept() -> None:
+    swarm = Hosts(pieces=256)
+    hosts = [swarm.add(n) for n in range(1, 21)]
+    for host in hosts:
+        swarm.join(host, bulk=True)
+    # the first was alone for a moment
+    assert all(len(host.grants) <= 2 for host in hosts[1:])
+    assert sum(len(host.grants) for host in hosts) <= 8 + 4
+    granted = [piece for host in hosts for piece in host.grants]
+    assert sorted(granted) == list(range(len(granted)))
+
+
+def test_grants_name_the_seed_and_several_seeds_have_shards() -> None:
+    swarm = Hosts(pieces=200)
+    seeds = [swarm.add(100, "seed"), swarm.add(101, "seed")]
+    hosts = [swarm.add(n) for n in range(1, 31)]
+    for host in hosts:
+        swarm.join(host)
+    for number, host in enumerate(hosts):
+        swarm.want(host, 0b11 << 2 * number)
+    owners = {piece: source for host in hosts for piece, source in host.grants.items()}
+    shards = rendezvous.shards([seed.id for seed in seeds], 0, 200)
+    assert len(owners) == 60
+    assert all(source and shards[source] >> piece & 1 for piece, source in owners.items())
+    assert set(owners.values()) == {seed.id for seed in seeds}
+
+
+def test_a_lost_holder_loses_its_grants_at_once() -> None:
+    swarm = Hosts()
+    one, two = swarm.add(1), swarm.add(2)
+    swarm.join(one)
+    swarm.join(two)
+    swarm.want(one, 0b1)
+    swarm.want(two, 0b1)
+    swarm.gone(one)
+    assert two.grants == {0: None}
+
+
+def test_a_grant_without_a_sign_of_life_is_given_to_another() -> None:
+    swarm = Hosts()
+    one, two = swarm.add(1), swarm.add(2)
+    swarm.join(one)
+    swarm.join(two)
+    swarm.want(one, 0b1)
+    swarm.want(two, 0b1)
+    swarm.wait(4.9)
+    assert two.grants == {}
+    swarm.wait(0.3)
+    assert two.grants == {0: None}
+
+
+def test_what_only_a_host_holds_that_does_not_answer_is_granted_anew() -> None:
+    swarm = Hosts()
+    one, two = swarm.add(1), swarm.add(2)
+    swarm.join(one, have=0b1)
+    swarm.join(two)
+    swarm.want(two, 0b1)
+    assert two.hints == {0: one.id}
+    swarm.tell(two, messages.Need(1, [], [one.id]))
+    swarm.want(two, 0b1)
+    assert two.grants == {0: None}
+
+
+def test_a_seed_that_fails_is_not_asked_for_that_task_for_a_while() -> None:
+    swarm = Hosts()
+    seed, one = swarm.add(100, "seed"), swarm.add(1)
+    swarm.join(one)
+    swarm.want(one, 0b1)
+    assert one.grants == {0: seed.id}
+    one.grants.clear()
+    swarm.tell(one, messages.Return(1, [0, 1], "failed"))
+    assert one.grants == {0: None}
+
+
+def test_what_a_host_holds_that_does_not_upload_is_no_copy() -> None:
+    swarm = Hosts()
+    one, two = swarm.add(1, uploads=False), swarm.add(2)
+    swarm.join(one, have=0b1)
+    swarm.join(two)
+    swarm.want(two, 0b1)
+    assert (two.hints, two.grants) == ({}, {0: None})
+    assert two.parents == []
+
+
+def test_after_a_restart_holders_are_waited_for_before_anything_is_granted() -> None:
+    swarm = Hosts(settings=Settings(grace=2.0))
+    swarm.scheduler = Scheduler(Settings(grace=2.0), Random(1), swarm.now)
+    one, two, three = (swarm.add(n) for n in (1, 2, 3))
+    swarm.join(one, have=0b10)
+    swarm.join(two)
+    swarm.want(two, 0b101)
+    assert (two.grants, two.waits) == ({}, 0b101)
+    swarm.join(three, have=0b1)
+    assert two.hints == {0: three.id}
+    swarm.wait(2.1)
+    assert two.grants == {2: None}
+
+
+def test_the_window_grows_while_nothing_waits_and_shrinks_when_much_does() -> None:
+    def window(seconds: float) -> float:
+        grants = Grants()
+        now = 0.0
+        for piece in range(400):
+            size = int(grants.window(None).size)
+            for other in range(size):
+                grants.give(piece * 1000 + other, A, None, now)
+            now += seconds if piece else 0.1
+            grants.held(A, grants.bits, now)
+        return grants.window(None).size
+
+    assert window(0.1) > 25
+    assert window(5.0) == pytest.approx(WINDOW_LEAST, abs=1)
+
+
+# Parents
+
+
+def test_everybody_gets_four_parents_and_about_as_many_children() -> None:
+    swarm = Hosts()
+    hosts = [swarm.add(n) for n in range(1, 31)]
+    for host in hosts:
+        swarm.join(host, bulk=True)
+    swarm.wait(0.3)
+    assert all(len(host.parents) == 4 for host in hosts)
+    counts = [swarm.scheduler.hosts[host.id].children for host in hosts]
+    assert max(counts) <= 6
+    assert min(counts) >= 2
+
+
+@pytest.mark.parametrize("load", [1, 3])
+def test_no_host_has_more_children_than_its_limit(load: int) -> None:
+    swarm = Hosts(settings=Settings(limits=Limits(peer_load=load)))
+    hosts = [swarm.add(n) for n in range(1, 21)]
+    for host in hosts:
+        swarm.join(host, bulk=True)
+    swarm.wait(1.0)
+    assert all(swarm.scheduler.hosts[host.id].children <= load for host in hosts)
+
+
+def test_a_dead_parent_is_replaced_at_once() -> None:
+    swarm = Hosts()
+    hosts = [swarm.add(n) for n in range(1, 9)]
+    for host in hosts:
+        swarm.join(host, bulk=True)
+    child = hosts[0]
+    dead = swarm.hosts[child.parents[0]]
+    swarm.gone(dead)
+    assert dead.id not in child.parents
+    assert len(child.parents) == 4
+
+
+def test_one_parent_is_from_elsewhere() -> None:
+    swarm = Hosts()
+    hosts = [swarm.add(n, idc="east" if n % 2 else "west") for n in range(1, 25)]
+    for host in hosts:
+        swarm.join(host, bulk=True)
+    swarm.wait(0.3)
+    idc = {host.id: "east" if n % 2 == 0 else "west" for n, host in enumerate(hosts)}
+    for host in hosts:
+        assert any(idc[parent] != idc[host.id] for parent in host.parents)
+
+
+def test_the_older_formula_can_be_had() -> None:
+    swarm = Hosts(settings=Settings(evaluator=V2_1))
+    full, empty, child = swarm.add(1), swarm.add(2), swarm.add(3)
+    swarm.join(full, have=0xFFFF)
+    swarm.join(empty)
+    swarm.join(child)
+    task = swarm.scheduler.tasks[TASK, ""]
+    part = task.by_host
+    for formula in (V2_1, DEFAULT):
+        scores = [
+            formula.score(swarm.scheduler.hosts[each.id], part[each.id], part[child.id], Limits())
+            for each in (full, empty)
+        ]
+        assert scores[0] > scores[1]
+
+
+# Who is set aside
+
+
+def test_one_liar_bans_nobody_and_two_witnesses_do() -> None:
+    isolation = Isolation()
+    assert isolation.corrupt(A, B, 0.0) is None
+    assert isolation.corrupt(A, B, 1.0) is None
+    sentence = isolation.corrupt(A, C, 2.0)
+    assert sentence is not None
+    assert (sentence.reason, sentence.until) == ("corrupt", 2.0 + PROBATION_FIRST)
+
+
+def test_a_child_that_accuses_everybody_alone_is_not_listened_to() -> None:
+    isolation = Isolation()
+    for number in range(10, 14):
+        isolation.corrupt(bytes([number]) * 16, B, 0.0)
+    assert isolation.corrupt(A, B, 1.0) is None
+    assert isolation.corrupt(A, C, 1.0) is None
+    assert isolation.corrupt(A, D, 1.0) is not None
+
+
+def test_probation_doubles_ends_and_is_forgotten() -> None:
+    isolation = Isolation()
+    now = 0.0
+    lengths = []
+    for _ in range(3):
+        isolation.corrupt(A, B, now)
+        sentence = isolation.corrupt(A, C, now)
+        assert sentence is not None
+        lengths.append(sentence.until - now)
+        now = sentence.until
+        assert isolation.ended(now) == [A]
+    assert lengths == [PROBATION_FIRST, 2 * PROBATION_FIRST, 4 * PROBATION_FIRST]
+    now += FORGIVEN_AFTER + 1
+    isolation.corrupt(A, B, now)
+    again = isolation.corrupt(A, C, now)
+    assert again is not None
+    assert again.until - now == PROBATION_FIRST
+
+
+def test_slow_is_what_two_children_find_slow_within_a_minute() -> None:
+    isolation = Isolation()
+    assert isolation.late(A, B, 5, 0.0) is None
+    assert isolation.late(A, C, 2, 1.0) is None
+    assert isolation.late(A, C, 2, 90.0) is None
+    assert isolation.late(A, B, 3, 91.0) is None
+    assert isolation.late(A, C, 2, 92.0) is not None
+
+
+def test_who_is_set_aside_loses_children_and_grants_and_comes_back() -> None:
+    swarm = Hosts()
+    bad, one, two = swarm.add(1), swarm.add(2), swarm.add(3)
+    swarm.join(bad, have=0b1)
+    swarm.join(one)
+    swarm.join(two)
+    for child in (one, two):
+        swarm.tell(child, messages.Report(1, bad.id, corrupt=1))
+    assert swarm.heard(two, messages.Aside) or swarm.heard(one, messages.Aside)
+    assert bad.id not in one.parents + two.parents
+    swarm.want(one, 0b1)
+    assert one.hints == {}
+    assert one.grants == {0: None}
+    aside = swarm.scheduler.isolation.aside
+    assert {host: sentence.reason for host, sentence in aside.items()} == {bad.id: "corrupt"}
+    assert bad.id.hex() in str(swarm.scheduler.state(swarm.now)["aside"])
+    swarm.wait(PROBATION_FIRST + 1)
+    assert swarm.scheduler.state(swarm.now)["aside"] == []
+    assert swarm.scheduler.hosts[bad.id].uploads
+
+
+# Who may say what
+
+
+def refused(swarm: Hosts, host: Told, body: messages.Body) -> None:
+    with pytest.raises(Malformed):
+        swarm.tell(host, body)
+
+
+def test_a_peers_certificate_announces_no_seed() -> None:
+    swarm = Hosts()
+    swarm.scheduler.connected(A, ["peer"], swarm.now)
+    swarm.hosts[A] = Told(A)
+    refused(swarm, swarm.hosts[A], Announce("h:1", "seed"))
+    refused(swarm, swarm.hosts[A], Announce("h:1", "scheduler"))
+
+
+def test_messages_that_make_no_sense_are_refused() -> None:
+    swarm = Hosts()
+    host = swarm.add(1)
+    swarm.join(host)
+    for body in (
+        messages.Held(2, [0, 1]),
+        messages.Held(1, [1, 0]),
+        messages.Held(1, [0, 17]),
+        messages.Want(1, [0]),
+        messages.Publish(1, 0, [bytes(32)]),
+        messages.Parents(1, []),
+    ):
+        refused(swarm, host, body)
+
+
+# Files
+
+
+def file_swarm(seeded: bool = False) -> tuple[Hosts, Told, Told]:
+    swarm = Hosts(pieces=4)
+    swarm.description = description(4, kind="file")
+    if seeded:
+        swarm.add(100, "seed")
+    one, two = swarm.add(1), swarm.add(2)
+    swarm.join(one)
+    swarm.join(two)
+    return swarm, one, two
+
+
+def test_nobody_publishes_what_somebody_else_is_granted() -> None:
+    swarm, one, two = file_swarm()
+    swarm.want(one, 0b1)
+    swarm.tell(two, Publish(1, 0, [bytes(32)]))
+    swarm.tell(one, Publish(1, 0, [b"1" * 32]))
+    swarm.wait(0.1)
+    assert swarm.heard(two, messages.Pieces) == [messages.Pieces(1, 0, [b"1" * 32])]
+
+
+def test_where_there_is_a_seed_no_peer_publishes() -> None:
+    swarm, one, two = file_swarm(seeded=True)
+    swarm.want(one, 0b1)
+    swarm.tell(one, Publish(1, 0, [b"1" * 32]))
+    swarm.wait(0.1)
+    assert swarm.heard(two, messages.Pieces) == []
+
+
+def test_a_newcomer_is_told_every_digest() -> None:
+    swarm, one, _ = file_swarm()
+    swarm.want(one, 0b11)
+    swarm.tell(one, Publish(1, 0, [b"1" * 32, b"2" * 32]))
+    late = swarm.add(3)
+    swarm.join(late)
+    assert swarm.heard(late, messages.Pieces) == [messages.Pieces(1, 0, [b"1" * 32, b"2" * 32])]
+
+
+def test_another_state_of_the_origin_ends_the_task_for_who_has_the_old_one() -> None:
+    swarm, one, two = file_swarm()
+    new = msgspec.structs.replace(swarm.description, validator='"v2"')
+    reader = swarm.add(3)
+    swarm.tell(reader, Join(1, TASK, new, []))
+    swarm.tell(reader, Origin(1, 4 << 20, '"v2"'))
+    for old in (one, two):
+        assert swarm.heard(old, messages.Changed) == [messages.Changed(1, 4 << 20, '"v2"')]
+        swarm.tell(old, messages.Held(1, [0, 1]))
+    assert swarm.heard(reader, messages.Changed) == []
+    blind = swarm.add(4)
+    swarm.tell(blind, Join(1, TASK, Description("file", "name", 0, 0), []))
+    assert swarm.heard(blind, messages.Changed) == [messages.Changed(1, 4 << 20, '"v2"')]
+
+
+# Several schedulers
+
+
+def test_a_task_has_one_scheduler_and_only_its_tasks_move_when_it_dies() -> None:
+    addresses = [f"10.0.0.{n}:7000" for n in range(5)]
+    tasks = [bytes([n]) * 32 for n in range(200)]
+    first = {task: rendezvous.schedulers(addresses, task)[0] for task in tasks}
+    assert {first[task] for task in tasks} == set(addresses)
+    for task in tasks:
+        left = rendezvous.schedulers([each for each in addresses if each != addresses[0]], task)
+        assert left[0] == first[task] or first[task] == addresses[0]
