@@ -55,7 +55,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Node, Re
     if os.geteuid():
         pytest.skip("only root runs containerd")
     assert is_installed(), "scripts/test installs containerd"
-    with running_node(tmp_path_factory.mktemp("node"), "--read-deadline", "3s") as made:
+    with running_node(tmp_path_factory.mktemp("node"), "--read-deadline", "8s") as made:
         yield made
 
 
