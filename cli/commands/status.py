@@ -73,6 +73,11 @@ def _tell(facts: Facts) -> None:
     ]
     if rows:
         print_table(("source", "chunks", "bytes", "as stored"), rows)
+    images = facts.get("images")  # of the snapshotter's session
+    if isinstance(images, Mapping) and images:
+        head = ("image", "driver", "size", "ready")
+        keys = ("image", "driver", "size", "ready_bytes")
+        print_table(head, [[_shown(key, one[key]) for key in keys] for one in images.values()])
 
 
 def _shown(name: str, value: object) -> object:

@@ -30,6 +30,7 @@ def test_a_lazy_image_is_pulled_without_its_layers_and_runs(
     assert len(content) == 3, "index, manifest and config"
     assert read(containerd, lazy, "one") == digest
     assert len(containerd.snapshots()) == 2
+    assert lazy.partition(":lazy")[0] in node.naiad.run("status", node.session).stdout
 
 
 def test_what_a_container_writes_is_its_own(
