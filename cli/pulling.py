@@ -48,6 +48,7 @@ class Pulling:
         proof = Proof(told, self._registries)
         images = Images(registry(reference, self._client, self._registries, proof))
         pulled = await self._look_up(request, reference, images)
+        self._lazy.expect(pulled.plan)
         puller = Puller(self._containerd, request.snapshotter)
         await trio.to_thread.run_sync(
             puller.pull, pulled, request.namespace, say, abandon_on_cancel=True

@@ -61,11 +61,11 @@ async def _images(request: SnapshotterRequest, needed: list[str]) -> AsyncIterat
         unpack = partial(unpack_image, client, request.gallery)
         gallery = Gallery(request.root, request.state, launch, unpack)
         sources = RegistrySources(client, request.gallery.setup, request.gallery.registries)
-        images = RegistryImages(sources, gallery)
         await gallery.start({LazyImage.decode(text).name for text in needed})
-        await images.restore(needed)
-        pulling = Pulling(client, request.gallery.registries, request.containerd, images)
         async with trio.open_nursery() as nursery:
+            images = RegistryImages(sources, gallery, nursery)
+            await images.restore(needed)
+            pulling = Pulling(client, request.gallery.registries, request.containerd, images)
             nursery.start_soon(gallery.watch)
             await nursery.start(serve_pulls, control_of(request.address), pulling)
             yield images

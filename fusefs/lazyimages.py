@@ -158,10 +158,17 @@ class Mounter(Protocol):
 
 
 class RegistryImages:
-    """Lends the layers of images that a registry has and *mounter* mounts."""
+    """Lends the layers of images that a registry has and *mounter* mounts.
 
-    def __init__(self, sources: Sources, mounter: Mounter) -> None:
+    Tasks: one in *nursery* per image that is being pulled, which fetches its bootstrap while the
+    layers before that are still asked for.
+    """
+
+    def __init__(self, sources: Sources, mounter: Mounter, nursery: trio.Nursery) -> None:
         self._sources = sources
+        self._nursery = nursery
+        self._bringing: dict[str, trio.Event] = {}
+        """Bootstraps that are being fetched ahead, by manifest."""
         self._mounter = mounter
         self._plans: OrderedDict[tuple[str, str], Plan] = OrderedDict()
         """By repository and the digest of the manifest."""
@@ -175,6 +182,12 @@ class RegistryImages:
         self._introduced[_repository(reference)] = credential
         while len(self._introduced) > _PLANS:
             self._introduced.popitem(last=False)
+
+    def expect(self, plan: Plan) -> None:
+        """Take note that the image of *plan* is about to be pulled."""
+        if plan.layers and plan.layers[-1].annotation(BOOTSTRAP_MARK) == "true":
+            self._keep(plan)
+            self._bring(plan, self._introduced.get(_repository(plan.reference)))
 
     async def offer(self, target: str, parents: Sequence[Snapshot], labels: Labels) -> str | None:
         """Return the image of the layer that *labels* describe, mounted.
@@ -202,7 +215,11 @@ class RegistryImages:
             logger.warning("a layer is left to containerd image=%s reason=%s", asked.reference, why)
             return None
         if not asked.is_bootstrap:
+            if not parents:
+                self._bring(plan, asked.credential)
             return DATA
+        if (coming := self._bringing.get(str(plan.manifest))) is not None:
+            await coming.wait()
         bootstrap = await self._sources.bootstrap(plan, asked.credential)
         repository = _repository(asked.reference)
         image = LazyImage(repository, str(plan.manifest), str(bootstrap))
@@ -221,10 +238,30 @@ class RegistryImages:
         finally:
             if not lock.locked() and not lock.statistics().tasks_waiting:
                 self._looking.pop(repository, None)
-        self._plans[repository, str(found.manifest)] = found
+        self._keep(found)
+        return found
+
+    def _keep(self, plan: Plan) -> None:
+        self._plans[_repository(plan.reference), str(plan.manifest)] = plan
         while len(self._plans) > _PLANS:
             self._plans.popitem(last=False)
-        return found
+
+    def _bring(self, plan: Plan, credential: Credential | None) -> None:
+        """Have the bootstrap fetched in the background, unless it is being."""
+        name = str(plan.manifest)
+        if name not in self._bringing:
+            self._bringing[name] = trio.Event()
+            self._nursery.start_soon(self._brought, plan, credential)
+
+    async def _brought(self, plan: Plan, credential: Credential | None) -> None:
+        try:
+            with trio.move_on_after(_DEADLINE):
+                await self._sources.bootstrap(plan, credential)
+        except (ChunkstoreError, RafsError, OSError) as exc:
+            # Whoever needs it tries again, and is told.
+            logger.info("bootstrap did not come image=%s reason=%s", plan.reference, exc)
+        finally:
+            self._bringing.pop(str(plan.manifest)).set()
 
     async def restore(self, images: Sequence[str]) -> None:
         """Mount again what snapshots need; what cannot be had is told and left."""

@@ -83,7 +83,15 @@ class Bench:
         source = f"{self.node.registry.host}/{name}:1"
         listed = ("--prefetch-from", shlex.join(command))
         for options, tag in (((), "lazy"), (listed, "listed")):
-            words = ("convert", "--plain-http", *options, source, f"{source[:-2]}:{tag}")
+            words = (
+                "convert",
+                "--plain-http",
+                "--codec",
+                "zstd",
+                *options,
+                source,
+                f"{source[:-2]}:{tag}",
+            )
             self.node.naiad.run(*words, timeout=1800)
         if self.stargz is not None:
             self._prepare_stargz(source, name, command)

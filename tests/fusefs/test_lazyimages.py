@@ -103,10 +103,11 @@ def lent(chain: str, image: str | None = DATA) -> Snapshot:
 
 
 async def test_data_layers_are_lent_and_the_bootstraps_layer_mounts_the_image(
+    nursery: trio.Nursery,
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     sources, mounter = TableSources(), NotedMounter()
-    images = RegistryImages(sources, mounter)
+    images = RegistryImages(sources, mounter, nursery)
     assert await images.offer(CHAINS[0], [], labels(DATA_MARK)) == DATA
     assert await images.offer(CHAINS[1], [lent(CHAINS[0])], labels(DATA_MARK)) == DATA
     assert mounter.mounted == []
@@ -115,7 +116,9 @@ async def test_data_layers_are_lent_and_the_bootstraps_layer_mounts_the_image(
     image = LazyImage("registry.example/app", str(MANIFEST_DIGEST), str(BOOTSTRAP))
     assert LazyImage.decode(text) == image
     assert mounter.mounted == [(image, None)]
-    assert [asked for asked, _ in sources.asked] == [f"plan {MANIFEST_DIGEST}", "bootstrap"]
+    asked = [what for what, _ in sources.asked]
+    assert asked[0] == f"plan {MANIFEST_DIGEST}"
+    assert set(asked[1:]) == {"bootstrap"}, "ahead, and when it is needed"
     assert await images.usage(text) == Usage(1, 2)
     await images.release(text)
     assert mounter.mounted == []
@@ -155,17 +158,21 @@ _DOUBTFUL: list[tuple[str, Plan, str, Sequence[Snapshot], str]] = [
 
 
 @pytest.mark.logs("left to containerd")
-@pytest.mark.parametrize(("what", "plan", "target", "parents", "mark"), _DOUBTFUL)
+@pytest.mark.parametrize(
+    ("plan", "target", "parents", "mark"),
+    [row[1:] for row in _DOUBTFUL],
+    ids=[row[0] for row in _DOUBTFUL],
+)
 async def test_what_does_not_prove_itself_is_left_to_containerd(
+    nursery: trio.Nursery,
     autojump_clock: trio.testing.MockClock,
-    what: str,
     plan: Plan,
     target: str,
     parents: Sequence[Snapshot],
     mark: str,
 ) -> None:
     mounter = NotedMounter()
-    images = RegistryImages(TableSources(plan), mounter)
+    images = RegistryImages(TableSources(plan), mounter, nursery)
     assert await images.offer(target, parents, labels(mark)) is None
     assert mounter.mounted == []
 
@@ -180,9 +187,11 @@ _ORDINARY: list[Mapping[str, str]] = [
 
 
 @pytest.mark.parametrize("said", _ORDINARY)
-async def test_ordinary_layers_ask_no_registry(said: Mapping[str, str]) -> None:
+async def test_ordinary_layers_ask_no_registry(
+    nursery: trio.Nursery, said: Mapping[str, str]
+) -> None:
     sources = TableSources()
-    assert await RegistryImages(sources, NotedMounter()).offer(CHAINS[0], [], said) is None
+    assert await RegistryImages(sources, NotedMounter(), nursery).offer(CHAINS[0], [], said) is None
     assert sources.asked == []
 
 
@@ -194,36 +203,43 @@ async def test_ordinary_layers_ask_no_registry(said: Mapping[str, str]) -> None:
         labels(DATA_MARK, **{MANIFEST: "sha256:short"}),
     ],
 )
-async def test_labels_that_cannot_be_read_are_left_to_containerd(said: Mapping[str, str]) -> None:
-    assert await RegistryImages(TableSources(), NotedMounter()).offer(CHAINS[0], [], said) is None
+async def test_labels_that_cannot_be_read_are_left_to_containerd(
+    nursery: trio.Nursery, said: Mapping[str, str]
+) -> None:
+    assert (
+        await RegistryImages(TableSources(), NotedMounter(), nursery).offer(CHAINS[0], [], said)
+        is None
+    )
 
 
 async def test_clients_that_name_the_image_in_stargz_words_are_understood(
+    nursery: trio.Nursery,
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     sources = TableSources()
     said = {REFERENCES[1]: str(REFERENCE), DATA_MARK: "true"}
-    assert await RegistryImages(sources, NotedMounter()).offer(CHAINS[0], [], said) == DATA
-    assert sources.asked == [("plan lazy", None)]
+    assert await RegistryImages(sources, NotedMounter(), nursery).offer(CHAINS[0], [], said) == DATA
+    assert sources.asked[0] == ("plan lazy", None)
 
 
 @pytest.mark.parametrize(
     "fault", [Unreachable("the registry is away"), Corrupt("the bootstrap is another")]
 )
 async def test_a_lazy_image_that_cannot_be_had_is_an_error_that_says_why(
-    autojump_clock: trio.testing.MockClock, fault: Exception
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, fault: Exception
 ) -> None:
     mounter = NotedMounter()
-    images = RegistryImages(TableSources(fault=fault), mounter)
+    images = RegistryImages(TableSources(fault=fault), mounter, nursery)
     with pytest.raises(MountFailed, match=str(fault)):
         await images.offer(CHAINS[2], [lent(CHAINS[1])], labels(BOOTSTRAP_MARK))
     assert mounter.mounted == []
 
 
 async def test_a_mount_that_does_not_come_is_given_up(
+    nursery: trio.Nursery,
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    images = RegistryImages(TableSources(), NotedMounter(delay=1000))
+    images = RegistryImages(TableSources(), NotedMounter(delay=1000), nursery)
     started = trio.current_time()
     with pytest.raises(MountFailed, match="not mounted in 60 s"):
         await images.offer(CHAINS[2], [lent(CHAINS[1])], labels(BOOTSTRAP_MARK))
@@ -231,21 +247,22 @@ async def test_a_mount_that_does_not_come_is_given_up(
 
 
 async def test_the_layers_of_an_image_asked_for_at_once_look_it_up_once(
-    autojump_clock: trio.testing.MockClock,
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     sources = TableSources()
-    images = RegistryImages(sources, NotedMounter())
-    async with trio.open_nursery() as nursery:
+    images = RegistryImages(sources, NotedMounter(), nursery)
+    async with trio.open_nursery() as pullers:
         for _ in range(20):
-            nursery.start_soon(images.offer, CHAINS[0], [], labels(DATA_MARK))
-    assert len(sources.asked) == 1
+            pullers.start_soon(images.offer, CHAINS[0], [], labels(DATA_MARK))
+    assert [what for what, _ in sources.asked].count(f"plan {MANIFEST_DIGEST}") == 1
 
 
 async def test_credentials_come_from_labels_or_from_who_pulls_and_are_never_shown(
+    nursery: trio.Nursery,
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     sources, mounter = TableSources(), NotedMounter()
-    images = RegistryImages(sources, mounter)
+    images = RegistryImages(sources, mounter, nursery)
     images.introduce(REFERENCE, Credential("puller", "hush"))
     text = await images.offer(CHAINS[2], [lent(CHAINS[1])], labels(BOOTSTRAP_MARK))
     assert mounter.mounted[0][1] == Credential("puller", "hush")
@@ -279,3 +296,16 @@ def test_chain_ids_are_those_of_the_specification() -> None:
 def test_a_config_of_another_number_of_layers_is_corrupt() -> None:
     with pytest.raises(Corrupt, match="3 layers"):
         Plan(REFERENCE, MANIFEST_DIGEST, LAYERS, DIFF_IDS[:2])
+
+
+async def test_the_bootstrap_is_on_its_way_before_its_layer_is_asked_for(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    sources = TableSources()
+    images = RegistryImages(sources, NotedMounter(), nursery)
+    images.introduce(REFERENCE, Credential("puller", "hush"))
+    images.expect(PLAN)
+    await trio.testing.wait_all_tasks_blocked()
+    assert sources.asked == [("bootstrap", Credential("puller", "hush"))]
+    assert await images.offer(CHAINS[0], [], labels(DATA_MARK)) == DATA
+    assert [what for what, _ in sources.asked if what.startswith("plan")] == []
