@@ -25,6 +25,7 @@ from rafs import BadImage
 from rafs.toc import MAX_BOOTSTRAP
 
 from .bootstraps import Bootstraps
+from .driver import choose
 from .oci import machine, unpack_bootstrap
 from .registries import Proof, registry
 from .setup import Registries, Setup
@@ -80,7 +81,9 @@ class RegistrySources:
                 async with images.download(layer) as download:
                     await download.copy(packed)
                 packed.seek(0)
-                return await trio.to_thread.run_sync(_keep, kept, packed, layer, diff_id)
+                digest = await trio.to_thread.run_sync(_keep, kept, packed, layer, diff_id)
+            await _check(kept, digest)
+            return digest
         finally:
             kept.close()
 
@@ -120,6 +123,16 @@ def _keep(kept: Bootstraps, packed: BinaryIO, layer: Descriptor, diff_id: str) -
         digest = kept.keep(path, None)
     kept.remember(_proven(layer, diff_id), digest)
     return digest
+
+
+async def _check(kept: Bootstraps, digest: Digest) -> None:
+    """Look for faults now, while containerd is busy, so that mounting need not."""
+    bootstrap = await trio.to_thread.run_sync(kept.find, digest)
+    if bootstrap is not None:
+        try:
+            await choose("auto", bootstrap, digest, kept)
+        finally:
+            bootstrap.close()
 
 
 def _plain(packed: BinaryIO) -> _Stream:
