@@ -18,6 +18,7 @@ import logging
 import mmap
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 
 from . import direct
 from .chunk import Blob, Chunk
@@ -251,7 +252,8 @@ class CacheFile:
 
     def expect(self, start: int, stop: int) -> None:
         """Have the kernel begin to read bytes of the data file that will be asked for."""
-        os.posix_fadvise(self._pair.data_fd, start, stop - start, os.POSIX_FADV_WILLNEED)
+        with suppress(OSError):  # advice
+            os.posix_fadvise(self._pair.data_fd, start, stop - start, os.POSIX_FADV_WILLNEED)
 
     def let_go(self, start: int, stop: int) -> None:
         """Let the kernel drop its pages of the data file: it has their bytes elsewhere as well."""
@@ -260,8 +262,9 @@ class CacheFile:
             return
         stop = min(stop, len(view))
         if isinstance(view.obj, mmap.mmap) and start < stop:
-            view.obj.madvise(mmap.MADV_DONTNEED, start, stop - start)
-            os.posix_fadvise(self._pair.data_fd, start, stop - start, os.POSIX_FADV_DONTNEED)
+            with suppress(OSError):  # advice
+                view.obj.madvise(mmap.MADV_DONTNEED, start, stop - start)
+                os.posix_fadvise(self._pair.data_fd, start, stop - start, os.POSIX_FADV_DONTNEED)
 
     def evict(self, indices: Sequence[int], patience: float) -> int:
         """Punch holes where the chunks *indices* lie; return the bytes freed, 0 if in use."""
