@@ -125,7 +125,7 @@ class FileDownload(Download):
         """
         self._origin, self._ledger, self._moved = _Publishing(self, origin), ledger, moved
         for piece in range(self._store.version.count):
-            self._wish(piece)
+            self._expect(piece)
         self.act()
         while self._lacking and self.failure is None:
             self._landing = trio.Event()
@@ -237,12 +237,12 @@ class FileDownload(Download):
             for piece in runs.numbers(dropped):
                 if not self._store.has(piece):
                     self._lacking.add(piece)
-                    self._wish(piece)
+                    self._expect(piece)
             self.act()
 
     # What is done about it.
 
-    def _wish(self, piece: int) -> None:
+    def _expect(self, piece: int) -> None:
         """Want a piece; one that is here but known to nobody is published when it is granted."""
         if self.chooser.held >> piece & 1 or piece in self._wishes or self._origin is None:
             return
