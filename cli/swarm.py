@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, closing
@@ -16,13 +17,14 @@ import trio
 
 from chunkstore import Blob, ChunkSource, Malformed, Origin
 from chunkstore.blobcache import BlobCache
-from chunkstore.http import Client
+from chunkstore.http import Client, Url
 from chunkstore.originchunks import OriginChunks
 from chunkstore.origins.credentials import Credentials
 from chunkstore.origins.http import HttpOrigin
 from chunkstore.origins.reference import Reference
 from chunkstore.origins.registry import Registry
 from chunkstore.origins.registryorigin import RegistryOrigin
+from chunkstore.origins.url import Ask
 from chunkstore.retrying import Retrying
 from p2p import wire
 from p2p.admission import Admission
@@ -51,6 +53,9 @@ Proof = Callable[[], Awaitable[str | None]]
 
 SWARM_WORKERS = 16
 """Fetches of one image side by side where peers answer: the chooser sees what all of them want."""
+
+_BLOB = re.compile(r"/v2/([a-z0-9._/-]{1,255})/blobs/sha256:[0-9a-f]{64}")
+"""What the url of a registry's blob ends in."""
 
 LOOKED_AGAIN = 5.0
 """Seconds between looks at which blobs lie in the cache."""
@@ -175,6 +180,15 @@ def _anonymous(client: Client, where: str) -> Registry | None:
     return None if is_remote(where) else _registry(where, client, as_user=False)
 
 
+def _registry_of(client: Client, url: Url) -> Ask | None:
+    """Return how the registry that *url* is a blob of gives it to anybody; None elsewhere."""
+    blob = _BLOB.fullmatch(url.target)
+    if blob is None:
+        return None
+    named = Reference(url.authority, blob[1])
+    return Registry(named, client, plain_http=url.scheme == "http").ask
+
+
 def listed(cache: BlobCache) -> Sequence[str]:
     """Return the names of the blobs in the cache that all images share."""
     shared = cache.root / "blobs"
@@ -226,7 +240,7 @@ async def seeding(
             admits = admission.admits if admission else None
             seeding = Seeding(cache, swarm.holdings, origins, admits)
             await nursery.start(seeding.run)
-            files = FileSeeding(cache, swarm, client)
+            files = FileSeeding(cache, swarm, client, partial(_registry_of, client))
             await nursery.start(files.run)
             swarm.seeding(ByKind(seeding, files))
             click.echo(f"seeding at {swarm.address}")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import trio
@@ -21,7 +22,7 @@ from chunkstore.blobcache import BlobCache
 from chunkstore.http import Client, Url
 from chunkstore.http import Request as HttpRequest
 from chunkstore.ledger import Ledger
-from chunkstore.origins.url import UrlFile
+from chunkstore.origins.url import Ask, UrlFile
 
 from .filedownload import FileDownload
 from .filestore import FileStore
@@ -45,6 +46,10 @@ PATIENCE = 30.0
 """Seconds without a byte after which an origin is given up."""
 
 
+Asking = Callable[[Url], Ask | None]
+"""Returns how a url's server is asked, where it wants more than the question."""
+
+
 @dataclass(slots=True)
 class _File:
     """A file that is being seeded."""
@@ -66,7 +71,11 @@ class _File:
 class FileSeeding:
     """Fetches files for a `Server`."""
 
-    def __init__(self, cache: BlobCache, swarm: Swarm, client: Client) -> None:
+    def __init__(
+        self, cache: BlobCache, swarm: Swarm, client: Client, asking: Asking | None = None
+    ) -> None:
+        """Ask as *asking* says where a child gives no headers; *client* plainly by default."""
+        self._asking = asking
         self._cache = cache
         self._swarm = swarm
         self._client = client
@@ -136,7 +145,8 @@ class FileSeeding:
         download = FileDownload(self._swarm.handle(), store, self._swarm.parents, holding)
         names = frozenset(name.lower() for name, _ in named.headers)
         asked = HttpRequest("GET", named.url, named.headers, private=names)
-        file = UrlFile.plain(asked, self._client).at(version.state)
+        ask = self._asking(named.url) if self._asking and not named.headers else None
+        file = UrlFile(asked, ask or self._client.request, version.state)
         origin = FromOrigin(store, file, PATIENCE, self.ledger)
         found = _File(store, holding, download, file, origin)
         assert self._nursery is not None

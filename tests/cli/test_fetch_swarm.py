@@ -10,9 +10,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import trio
 
+from chunkstore import Algorithm, Digest
+from chunkstore.http import Client
+from chunkstore.origins.push import Push
+from chunkstore.origins.reference import Reference
+from chunkstore.origins.registry import Registry
 from fixtures.command import Naiad
 from fixtures.rangeserver import RangeServer
+from fixtures.registry import is_installed, running_registry
 from fixtures.services import service
 from fixtures.swarmcerts import SwarmCerts
 from p2p.pki import Wish, issue
@@ -134,3 +141,29 @@ def test_papers_that_cannot_be_used_are_one_clear_error(naiad: Naiad, tmp_path: 
     missing = naiad.run("scheduler", "--certificate", one.certificate, ok=False)
     assert missing.returncode == 2
     assert "go together" in missing.stderr
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not is_installed(), reason="there is no docker-registry")
+def test_a_blob_of_a_registry_is_a_file_like_any_other(naiad: Naiad, tmp_path: Path) -> None:
+    (tmp_path / "blob").write_bytes(FILE)
+    digest = Digest.of(FILE, Algorithm.SHA256)
+    with (
+        running_registry(tmp_path / "registry") as registry,
+        service(naiad, "scheduler", "--listen", "127.0.0.1:0") as scheduler,
+    ):
+        trio.run(push, f"{registry.host}/a/b", digest, tmp_path / "blob")
+        words = ("--scheduler", scheduler.address, "--cache", naiad.folder / "seed")
+        with service(naiad, "seed", *words):
+            hosts = Hosts(naiad, f"{registry.host}/a/b@{digest}", "--plain-http")
+            assert hosts.fetch("alone")["origin"] == len(FILE)
+            assert hosts.fetch("one", "--scheduler", scheduler.address)["peer"] == len(FILE)
+            missing = Hosts(naiad, f"{registry.host}/a/b@sha256:{'0' * 64}", "--plain-http")
+            with pytest.raises(AssertionError, match="not found"):
+                missing.fetch("none")
+
+
+async def push(name: str, digest: Digest, path: Path) -> None:
+    with Client() as client:
+        registry = Registry(Reference.parse(name), client, plain_http=True)
+        await Push(registry).blob(digest, path)
