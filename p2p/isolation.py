@@ -22,6 +22,8 @@ TIMEOUTS_PER_CHILD = 3
 """Fewer from one child are no evidence: a child's own link may have been down."""
 CHILDREN = 2
 """So many have to agree."""
+RECORDS = 4096
+"""Hosts whose record is kept."""
 UNSHARED_MOST = 3
 """Parents that a child may accuse alone before it counts as a liar."""
 
@@ -99,8 +101,7 @@ class Isolation:
     def forget(self, host: bytes) -> None:
         """Drop what a host that is gone had to say; its own record stays."""
         self._accused.pop(host, None)
-        if host not in self._record:
-            self._evidence.pop(host, None)
+        self._evidence.pop(host, None)
 
     def _liar(self, child: bytes) -> bool:
         return len(self._accused.get(child, ())) >= UNSHARED_MOST
@@ -112,6 +113,8 @@ class Isolation:
         times = 0 if now - last > FORGIVEN_AFTER else times
         until = now + min(PROBATION_MOST, PROBATION_FIRST * 2**times)
         self._record[host] = times + 1, until
+        while len(self._record) > RECORDS:
+            del self._record[next(iter(self._record))]
         self._evidence.pop(host, None)
         sentence = self.aside[host] = Sentence(until, reason, times + 1)
         return sentence

@@ -38,6 +38,8 @@ USELESS_FOR = 5.0
 YOUNG_HOLDS = 8
 """Pieces; who holds more has made use of its parents."""
 TASKS_PER_HOST = 1024
+WANTS_PER_PEER = 1 << 14
+"""Pieces; a child asks for what it needs next, not for all that it lacks."""
 WAIT_LEAST = 1.0
 
 
@@ -341,6 +343,8 @@ class Scheduler:
 
     def _want(self, peer: Peer, body: messages.Want, now: float) -> None:
         bits = runs.decode(body.pieces, peer.task.description.pieces)
+        if (peer.wanted | bits).bit_count() > WANTS_PER_PEER:
+            raise Malformed("pieces wanted at once", (peer.wanted | bits).bit_count())
         self._hints.want(peer, bits, body.urgent, now)
         self._allocation.serve(peer, now)
         self._wait(peer, bits, now)

@@ -393,3 +393,10 @@ def test_a_task_has_one_scheduler_and_only_its_tasks_move_when_it_dies() -> None
     for task in tasks:
         left = rendezvous.schedulers([each for each in addresses if each != addresses[0]], task)
         assert left[0] == first[task] or first[task] == addresses[0]
+
+
+def test_who_wants_very_much_at_once_is_refused() -> None:
+    swarm = Hosts(pieces=1 << 15)
+    host = swarm.add(1)
+    swarm.join(host)
+    refused(swarm, host, messages.Want(1, [0, 1 << 15]))
