@@ -26,7 +26,9 @@ _WORK = {
     "compiler": "echo 'int main(){return 0;}' > /tmp/a.c && gcc -O2 -o /tmp/a /tmp/a.c && "
     "/tmp/a && echo ok",
 }
-_BEFORE = {"database": "redis-server --save '' > /tmp/log & sleep 2; "}
+_BEFORE = {
+    "database": "redis-server --save '' > /tmp/log & until redis-cli ping; do sleep 0.2; done; "
+}
 
 
 def main() -> None:
