@@ -80,6 +80,8 @@ class Control:
             address: _Link(self, address, net, hello, announce) for address in self._addresses
         }
         self._downloads: dict[Part, _Link | None] = {}
+        self.tried = trio.Event()
+        """Every scheduler was reached, or could not be."""
 
     def add(self, download: Part) -> None:
         """Have *download* take part in its task."""
@@ -94,6 +96,8 @@ class Control:
 
     def settle(self) -> None:
         """Give every task to the best scheduler that is there now."""
+        if all(link.tried for link in self._links.values()):
+            self.tried.set()
         for download in list(self._downloads):
             self._settle(download)
 

@@ -37,6 +37,9 @@ from .task import blob_task, describe
 
 logger = logging.getLogger(__name__)
 
+FIRST_WORD = 0.5
+"""Seconds to wait at the start for the schedulers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Host:
@@ -115,6 +118,10 @@ class Swarm:
                 if self._service is not None:
                     nursery.start_soon(self._service.run)
                 nursery.start_soon(self.control.run)
+                if self._host.schedulers:
+                    # Who reads before that would go to the origin for want of a scheduler.
+                    with trio.move_on_after(FIRST_WORD):
+                        await self.control.tried.wait()
                 task_status.started()
                 await trio.sleep_forever()
             finally:
