@@ -47,7 +47,7 @@ PATIENCE = 2.0
 RETRY_AFTER = 0.5
 """Seconds until a child that was refused should ask again."""
 
-GATHERED = 0.05
+GATHERED = 0.01
 """Seconds for which changes are gathered into one HAVE."""
 
 CHECKS = 16
