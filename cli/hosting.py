@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -34,9 +34,9 @@ from rafs import NoEntry, RafsError
 from .ahead import fetch_ahead
 from .clients import client_of
 from .oci import Layers, Repository
-from .registries import Proof, registry
+from .registries import Proof, is_plain, registry
 from .setup import GalleryRequest
-from .stack import Image, opened_at, shown_by, store_for, told, watch
+from .stack import Image, Peers, opened_at, shown_by, store_for, taking_part, told, watch
 
 logger = logging.getLogger(__name__)
 
@@ -67,9 +67,10 @@ class _Hosted:
 async def hosted(request: GalleryRequest, handoff: Handoff) -> AsyncIterator[Wired]:
     """Serve images that callers of the control socket name, and those of a daemon before."""
     cache = BlobCache(request.setup.cache, limit=request.cache_limit)
+    part = taking_part(request.membership, cache)
     with client_of(request.setup) as client:
-        async with trio.open_nursery() as nursery:
-            host = _Host(request, client, cache, nursery)
+        async with part as peers, trio.open_nursery() as nursery:
+            host = _Host(request, client, cache, peers, nursery)
             await host.restore()
             nursery.start_soon(scrub, cache)
             commands = {Command.SHOW: host.show, Command.HIDE: host.hide}
@@ -80,12 +81,18 @@ async def hosted(request: GalleryRequest, handoff: Handoff) -> AsyncIterator[Wir
 
 class _Host:
     def __init__(
-        self, request: GalleryRequest, client: Client, cache: BlobCache, nursery: trio.Nursery
+        self,
+        request: GalleryRequest,
+        client: Client,
+        cache: BlobCache,
+        peers: Peers | None,
+        nursery: trio.Nursery,
     ) -> None:
         self.vfs = vfs.Vfs(slots=Slots(request.folder / "slots"))
         self._request = request
         self._client = client
         self._cache = cache
+        self._peers = peers
         self._nursery = nursery
         self._list = _List(request.folder / "images")
         self._hosted: dict[str, _Hosted] = {}
@@ -150,11 +157,12 @@ class _Host:
         proof = Proof(showing.credential, request.registries)
         where = registry(reference, self._client, request.registries, proof)
         place = Layers(Repository(where), RegistryOrigin(where))
+        setup = replace(request.setup, plain_http=is_plain(reference, request.registries))
         known = digest if again else None
         with trio.CancelScope() as scope:
-            async with opened_at(str(reference), place, request.setup, digest, known) as image:
+            async with opened_at(str(reference), place, setup, digest, known) as image:
                 shown = await shown_by(image, driver, known)
-                store = store_for(image, self._cache, request.setup)
+                store = store_for(image, self._cache, setup, peers=self._peers)
                 async with trio.open_nursery() as nursery:
                     await nursery.start(store.run)
                     await store.prepare(image.bootstrap.blobs)
@@ -196,7 +204,8 @@ class _Host:
             key: sum(_number(facts[key]) for facts in images.values())
             for key in ("size", "ready_bytes", "pending_chunks", "refused_reads")
         }
-        return {**sums, "sources": _sources(images), "images": images}
+        swarm = {} if self._peers is None else {"swarm": self._peers.statistics()}
+        return {**sums, "sources": _sources(images), "images": images, **swarm}
 
 
 class _List:

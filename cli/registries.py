@@ -31,8 +31,13 @@ def registry(
     reference: Reference, client: Client, registries: Registries, proof: Credentials
 ) -> Registry:
     """Return the repository of *reference*."""
-    plain = reference.host in registries.plain or _is_loopback(reference.host)
+    plain = is_plain(reference, registries)
     return Registry(reference, client, credentials=proof, plain_http=plain)
+
+
+def is_plain(reference: Reference, registries: Registries) -> bool:
+    """Say whether the registry of *reference* speaks HTTP."""
+    return reference.host in registries.plain or _is_loopback(reference.host)
 
 
 def _usual() -> list[Path]:

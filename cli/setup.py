@@ -105,6 +105,7 @@ class GalleryRequest:
     cache_limit: int | None = None
     """Bytes."""
     prefetch: Prefetch = Prefetch.LIST
+    membership: Membership = Membership()
     driver: str = "auto"
     """How images are shown: ``fuse``, ``erofs``, or ``auto``."""
 

@@ -168,7 +168,7 @@ class Peers(Protocol):
 
 
 @asynccontextmanager
-async def _taking_part(membership: Membership, cache: BlobCache) -> AsyncIterator[Peers | None]:
+async def taking_part(membership: Membership, cache: BlobCache) -> AsyncIterator[Peers | None]:
     """Take part in a swarm, if one is named; else what that needs is not even loaded (0.2 s)."""
     if not membership.schedulers and not membership.listen:
         yield None
@@ -193,7 +193,7 @@ async def wired(request: MountRequest, handoff: Handoff) -> AsyncIterator[Wired]
         checks = Checks(cache, image.files.wholes) if image.files else None
         # What a hub's file is, nobody knows for sure before it was checked as a whole.
         membership = request.membership if checks is None else Membership()
-        async with _taking_part(membership, cache) as peers, trio.open_nursery() as nursery:
+        async with taking_part(membership, cache) as peers, trio.open_nursery() as nursery:
             store = store_for(image, cache, request.setup, checks, peers)
             await nursery.start(store.run)
             await store.prepare(image.bootstrap.blobs)

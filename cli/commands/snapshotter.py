@@ -13,11 +13,12 @@ from cli.options import (
     FOLDER,
     cache_limit_option,
     cache_option,
+    membership_options,
     prefetch_option,
     read_deadline_option,
     state_option,
 )
-from cli.setup import GalleryRequest, Prefetch, Registries, Setup, SnapshotterRequest
+from cli.setup import GalleryRequest, Membership, Prefetch, Registries, Setup, SnapshotterRequest
 from cli.snapshots import run
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -35,6 +36,7 @@ class _Told(TypedDict):
     cache_limit: int | None
     prefetch: Prefetch
     read_deadline: float
+    membership: Membership
     state: Path | None
 
 
@@ -69,6 +71,7 @@ class _Told(TypedDict):
 @cache_limit_option
 @prefetch_option
 @read_deadline_option
+@membership_options
 @state_option
 @config_option
 @click.pass_context
@@ -81,6 +84,7 @@ def command(ctx: click.Context, **told: Unpack[_Told]) -> None:
     Examples:
       naiad snapshotter --config /etc/naiad/snapshotter.toml
       naiad snapshotter --cache-limit 50GiB --plain-http registry.lan:5000
+      naiad snapshotter --scheduler 10.0.0.1:7000 --insecure
     """
     gallery = GalleryRequest(
         Setup(told["cache"].absolute(), patience=told["read_deadline"]),
@@ -88,6 +92,7 @@ def command(ctx: click.Context, **told: Unpack[_Told]) -> None:
         folder=Path(),
         cache_limit=told["cache_limit"],
         prefetch=told["prefetch"],
+        membership=told["membership"],
         driver=told["driver"],
     )
     request = SnapshotterRequest(
