@@ -26,6 +26,15 @@ def server(tmp_path: Path) -> Iterator[RangeServer]:
         yield running
 
 
+@pytest.fixture
+def slow(tmp_path: Path) -> Iterator[RangeServer]:
+    """Serve the file slowly: what a slow reader was sent would wait in the kernel's buffers."""
+    (tmp_path / "srv").mkdir()
+    (tmp_path / "srv" / "file").write_bytes(FILE)
+    with RangeServer(tmp_path / "srv", rate=12e6) as running:
+        yield running
+
+
 def test_a_file_is_fetched_and_told_of(naiad: Naiad, server: RangeServer, tmp_path: Path) -> None:
     out = tmp_path / "out"
     digest = f"sha256:{hashlib.sha256(FILE).hexdigest()}"
@@ -48,18 +57,18 @@ def test_signed_urls_of_one_file_are_one(naiad: Naiad, server: RangeServer) -> N
 
 
 def test_a_fetch_that_is_killed_goes_on_where_it_was(
-    naiad: Naiad, server: RangeServer, tmp_path: Path
+    naiad: Naiad, slow: RangeServer, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "cli", "fetch", f"{server.url}/file", "-o", tmp_path / "out"]
-    limited = [*map(str, command), "--rate-limit", "20MiB"]
-    running = subprocess.Popen(limited, env=naiad.environment, stderr=subprocess.DEVNULL)
+    words = "fetch", f"{slow.url}/file", "-o", str(tmp_path / "out")
+    command = [sys.executable, "-m", "cli", *words]
+    running = subprocess.Popen(command, env=naiad.environment, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 30
-    while server.statistics.sent < 12 << 20 and time.monotonic() < deadline:
+    while slow.statistics.sent < 12 << 20 and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(running.pid, signal.SIGKILL)
     running.wait()
     assert not (tmp_path / "out").exists()
-    told = naiad.json("fetch", f"{server.url}/file", "-o", tmp_path / "out", "--json")
+    told = naiad.json(*words, "--json")
     assert isinstance(told, dict)
     assert (tmp_path / "out").read_bytes() == FILE
     assert told["bytes"]["cache"] >= 1 << 20
