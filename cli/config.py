@@ -29,24 +29,42 @@ def config_option(command: Callable[..., object]) -> Callable[..., object]:
 def _read(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
     if path is None:
         return
-    known = {one.name for one in ctx.command.params if isinstance(one, click.Option)}
+    known = {
+        _key(word): one
+        for one in ctx.command.params
+        if isinstance(one, click.Option) and one is not param
+        for word in one.opts
+        if word.startswith("--")
+    }
     try:
         settings = dict(_settings(tomllib.loads(path.read_text()), ""))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise click.UsageError(f"{path}: {exc}") from exc
-    for name in settings:
-        if name not in known - {param.name}:
-            raise click.UsageError(f"{path}: there is no setting {name.replace('_', '-')!r}")
-    ctx.default_map = {**(ctx.default_map or {}), **settings}
+    named = {}
+    for key, value in settings.items():
+        if key not in known:
+            raise click.UsageError(f"{path}: there is no setting {key!r}")
+        if isinstance(value, list) and not known[key].multiple:
+            raise click.UsageError(f"{path}: {key} takes one value, not a list")
+        named[known[key].name] = _several(value) if known[key].multiple else value
+    ctx.default_map = {**(ctx.default_map or {}), **named}
+
+
+def _key(word: str) -> str:
+    return word.removeprefix("--").replace("_", "-")
+
+
+def _several(value: object) -> object:
+    return value if isinstance(value, list) else [value]
 
 
 def _settings(table: dict[str, object], prefix: str) -> Iterator[tuple[str, object]]:
     for key, value in table.items():
-        name = key.replace("-", "_")
+        name = _key(key)
         if isinstance(value, dict):
-            yield from _settings(value, f"{prefix}{name}_")
+            yield from _settings(value, f"{prefix}{name}-")
         elif name == "address" and prefix:
-            yield prefix.rstrip("_"), _words(value)
+            yield prefix.removesuffix("-"), _words(value)
         else:
             yield prefix + name, _words(value)
 

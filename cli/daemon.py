@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fusefs.daemon import run_daemon
 from fusefs.supervisor import Handoff
+from p2p.errors import P2pError
 
 from .setup import MountRequest
 from .stack import wired
@@ -11,4 +12,4 @@ from .stack import wired
 
 def run(handoff: Handoff, request: MountRequest) -> None:
     """Serve *request*'s image until it is unmounted."""
-    run_daemon(handoff, lambda: wired(request, handoff))
+    run_daemon(handoff, lambda: wired(request, handoff), P2pError)

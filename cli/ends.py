@@ -68,6 +68,8 @@ class Ends:
             return DirectorySource(path)
         if path.exists():
             return TarSource(path)
+        if text.startswith((".", "/")):
+            raise click.UsageError(f"SOURCE {text!r}: no such file or directory")
         return self._remote(_reference("SOURCE", text))
 
     def target(self, text: str, form: str = "rafs") -> Target:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fusefs.daemon import run_daemon
 from fusefs.supervisor import Handoff
+from p2p.errors import P2pError
 
 from .hosting import hosted
 from .setup import GalleryRequest
@@ -11,4 +12,4 @@ from .setup import GalleryRequest
 
 def run(handoff: Handoff, request: GalleryRequest) -> None:
     """Serve the images that the snapshotter names until the session is unmounted."""
-    run_daemon(handoff, lambda: hosted(request, handoff))
+    run_daemon(handoff, lambda: hosted(request, handoff), P2pError)

@@ -37,6 +37,8 @@ def find(text: str, client: Client, *, plain_http: bool = False) -> Place:
         return in_directory(path)
     if path.is_file():
         return in_file(path)
+    if text.startswith((".", "/")):
+        raise Missing(f"{text}: no such file or directory")
     return in_registry(registry(reference(text), client, plain_http=plain_http))
 
 

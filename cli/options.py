@@ -308,6 +308,8 @@ def membership_options(command: Callable[..., object]) -> Callable[..., object]:
         **others: object,
     ) -> object:
         names = ("upload_limit", "download_limit", "slots", "idc", "location", "metrics")
+        if others["metrics"] and not schedulers and not listen:
+            raise click.UsageError("--metrics tells of a swarm: give --scheduler or --listen")
         told: dict[str, Any] = {name: others.pop(name) for name in names}
         membership = Membership(
             tuple(schedulers), listen or "", uploads=not no_upload, safety=safety, **told

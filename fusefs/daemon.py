@@ -81,21 +81,29 @@ Wire = Callable[[], AbstractAsyncContextManager[Wired]]
 """Makes what is served, runs its tasks, and takes it down."""
 
 
-def run_daemon(handoff: Handoff, wire: Wire) -> None:
-    """Serve a mount until it is unmounted; for the process that a supervisor forked."""
+def run_daemon(handoff: Handoff, wire: Wire, *expected: type[Exception]) -> None:
+    """Serve a mount until it is unmounted; for the process that a supervisor forked.
+
+    *expected* are errors of *wire*'s own that are no bugs.
+    """
     try:
         trio.run(serve, handoff, wire)
     except Exception as exc:
         error = _plain(exc)
-        if isinstance(error, _EXPECTED):
-            logger.error("%s", error)
-            why = str(error)
+        if isinstance(error, (*_EXPECTED, *expected)):
+            why = _words(error)
+            logger.error("%s", why)
         else:
             logger.error("this is a bug in naiad", exc_info=exc)
             why = f"internal error: {type(error).__name__}: {error}"
         with suppress(OSError):
             handoff.channel.send(f"failed {why}".encode()[:_MESSAGE])
         raise SystemExit(1) from exc
+
+
+def _words(error: BaseException) -> str:
+    alone = isinstance(error, OSError) and error.filename is None
+    return str(getattr(error, "strerror", None) or error) if alone else str(error)
 
 
 def _plain(error: BaseException) -> BaseException:

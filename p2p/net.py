@@ -64,7 +64,10 @@ class Tcp:
         """Listen; port 0 is a free one."""
         host, port = split(address)
         self._security.check(host)
-        listeners = await trio.open_tcp_listeners(port, host=host or None)
+        try:
+            listeners = await trio.open_tcp_listeners(port, host=host or None)
+        except OSError as exc:
+            raise OSError(exc.errno, f"cannot listen at {address}: {exc.strerror}") from exc
         actual = joined(host, listeners[0].socket.getsockname()[1])
         async with trio.open_nursery() as nursery:
             nursery.start_soon(

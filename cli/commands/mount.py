@@ -102,6 +102,9 @@ def command(ctx: click.Context, image: str, mountpoint: Path, **told: Unpack[_To
       naiad mount --digest sha256:… --prefetch all ./image /mnt
       naiad mount --hf-cache ~/.cache/huggingface/hub hf:org/model /mnt
     """
+    setup = told["setup"]
+    if (setup.allow or setup.ignore) and not image.startswith("hf:"):
+        raise click.UsageError("--allow and --ignore choose among a hub's files: hf:ORG/NAME")
     driver, reason = _driver(image, told)
     level = str(ctx.find_root().params["log_level"])
     spec = MountSpec(
@@ -116,7 +119,7 @@ def command(ctx: click.Context, image: str, mountpoint: Path, **told: Unpack[_To
     )
     request = MountRequest(
         image=absolute(image),
-        setup=replace(told["setup"], patience=told["read_deadline"]),
+        setup=replace(setup, patience=told["read_deadline"]),
         pin=told["digest"],
         cache_limit=told["cache_limit"],
         prefetch=told["prefetch"],

@@ -162,6 +162,9 @@ MISUSE = [
     ("mount", "--cache-limit", "0", "image", "mount"),
     ("mount", "-o", "bogus", "image", "mount"),
     ("mount", "--driver", "erofs", "--trace", "trace", "image", "mount"),
+    ("mount", "--allow", "*.json", "image", "mount"),
+    ("mount", "--metrics", "127.0.0.1:9000", "image", "mount"),
+    ("fetch", "--metrics", "127.0.0.1:9000", "http://127.0.0.1:1/f"),
     ("cache", "gc", "--keep", "much"),
 ]
 
@@ -171,6 +174,17 @@ def test_misuse_is_exit_code_2(naiad: Naiad, words: tuple[str, ...]) -> None:
     done = naiad.run(*words, ok=False)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("words", [("inspect",), ("build", "--chunk-dict")])
+def test_a_path_that_is_not_there_is_no_registry(
+    naiad: Naiad, tree: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    more = (tree, tmp_path / "target") if words[0] == "build" else ()
+    for path in ("./nope", str(tmp_path / "nope"), "../nope/none"):
+        done = naiad.run(*words, path, *more, ok=False)
+        assert done.returncode == 1
+        assert done.stderr == f"naiad: not found: {path}: no such file or directory\n"
 
 
 def test_a_pin_that_does_not_fit_is_refused(naiad: Naiad, image: Path) -> None:

@@ -191,6 +191,44 @@ def test_beyond_loopback_nothing_is_done_without_tls_or_leave(naiad: Naiad, tmp_
     assert (done.returncode, "--insecure" in done.stderr) == (1, True)
 
 
+def test_a_mount_beyond_loopback_without_tls_is_refused_in_one_line(
+    naiad: Naiad, origin: RangeServer, tmp_path: Path
+) -> None:
+    words = ("mount", "--scheduler", "10.0.0.1:7000", origin.url, tmp_path / "mount")
+    (tmp_path / "mount").mkdir()
+    done = naiad.run(*words, ok=False)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "will not dial 10.0.0.1 without TLS" in done.stderr
+    assert "internal error" not in done.stderr
+
+
+SERVICES = [
+    ("scheduler", "--listen"),
+    ("seed", "--scheduler", "127.0.0.1:1", "--listen"),
+    ("peer", "--listen"),
+    ("scheduler", "--listen", "127.0.0.1:0", "--metrics"),
+]
+
+
+@pytest.mark.parametrize("words", SERVICES)
+def test_an_address_in_use_is_named(naiad: Naiad, words: tuple[str, ...]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = naiad.run(*words, address, ok=False)
+    assert done.returncode == 1
+    assert done.stderr == f"naiad: cannot listen at {address}: Address already in use\n"
+
+
+def test_a_mount_names_an_address_in_use(naiad: Naiad, origin: RangeServer, tmp_path: Path) -> None:
+    (tmp_path / "mount").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        words = ("mount", "--listen", address, origin.url, tmp_path / "mount")
+        done = naiad.run(*words, ok=False)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert f": cannot listen at {address}: Address already in use" in done.stderr
+
+
 def test_a_key_that_no_service_knows_is_an_error(naiad: Naiad, tmp_path: Path) -> None:
     config = tmp_path / "scheduler.toml"
     config.write_text('listen = "127.0.0.1:0"\nparrents = 4\n')
