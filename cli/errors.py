@@ -68,6 +68,7 @@ class Failed(click.ClickException):
 
 def sentence(exc: BaseException) -> str | None:
     """Return the line that an expected error is told in, None for a bug."""
+    exc = _alone(exc)
     if isinstance(exc, click.ClickException):
         return exc.format_message()
     for kind, said in _SAID:
@@ -77,6 +78,13 @@ def sentence(exc: BaseException) -> str | None:
         where = f"{_text(exc.filename)}: " if exc.filename is not None else ""
         return f"{where}{exc.strerror}"
     return f"failed: {_one_line(exc)}" if isinstance(exc, OSError) else None
+
+
+def _alone(exc: BaseException) -> BaseException:
+    """Return what a nursery has wrapped, where that is one error."""
+    while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
+        exc = exc.exceptions[0]
+    return exc
 
 
 def _one_line(exc: BaseException) -> str:
@@ -100,7 +108,8 @@ def translated() -> Iterator[None]:
         said = sentence(exc)
         if said is None:
             logger.exception("this is a bug in naiad")
-            said = f"internal error: {type(exc).__name__}: {_one_line(exc)}"
+            bug = _alone(exc)
+            said = f"internal error: {type(bug).__name__}: {_one_line(bug)}"
         raise Failed(said) from exc
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import trio
 
+from fusefs.claims import claimed
 from fusefs.errors import MountFailed
 from fusefs.gallery import Gallery
 from fusefs.layers import Layers
@@ -35,8 +36,11 @@ _LAUNCH = 30.0
 
 
 async def run(request: SnapshotterRequest) -> None:
-    """Serve until SIGTERM or SIGINT."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    """Serve until SIGTERM or SIGINT; raises Busy where another snapshotter does."""
+    with (
+        claimed(request.root, request.address),
+        trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
+    ):
         layers = Layers(request.root)
         with closing(SnapshotStore(request.root / "metadata.db")) as store:
             needed = sorted({one.image for one in store.all() if one.image})

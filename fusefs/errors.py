@@ -7,7 +7,7 @@
     │   ├── GivenUp   it was made and its daemons kept dying
     │   └── KernelRefuses   the kernel's EROFS does not take it
     ├── NotMounted    the caller's path: naiad has mounted nothing there
-    ├── Busy          programs still use the mount
+    ├── Busy          programs still use the mount, or another snapshotter what this one is to
     ├── NoAnswer      the mount's daemon did not answer in time
     └── SnapshotError
         ├── NoSnapshot      there is none by that key
@@ -40,7 +40,7 @@ class NotMounted(FusefsError):
 
 
 class Busy(FusefsError):
-    """Programs still use the mount."""
+    """Programs still use the mount, or another snapshotter what this one is to."""
 
 
 class NoAnswer(FusefsError):

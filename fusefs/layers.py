@@ -3,6 +3,7 @@
 ::
 
     ROOT
+    ├── lock              see `fusefs.claims`
     ├── metadata.db       see `fusefs.snapshotstore`
     ├── snapshots
     │   ├── 12            an ordinary snapshot: fs, and work where it is written

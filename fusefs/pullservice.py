@@ -15,6 +15,7 @@ import trio
 from chunkstore import ChunkstoreError
 from rafs import RafsError
 
+from .claims import clear
 from .containerd.client import ContainerdError
 from .errors import FusefsError
 from .pulls import MAX_LINE, PullReply, PullRequest
@@ -50,7 +51,7 @@ async def serve_pulls(
 
 
 def _listen(path: Path) -> socket.socket:
-    path.unlink(missing_ok=True)
+    clear(path)
     listener = socket.socket(socket.AF_UNIX)
     before = os.umask(0o177)
     try:

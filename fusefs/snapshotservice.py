@@ -10,7 +10,6 @@ import errno
 import itertools
 import logging
 import os
-import socket
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from typing import TypeVar
 import grpc
 import trio
 
+from .claims import clear
 from .containerd.messages import (
     Commit,
     Empty,
@@ -83,9 +83,9 @@ _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
 async def serving(snapshotter: Snapshotter, address: Path) -> AsyncIterator[None]:
     """Answer requests at the socket *address* while the block lasts.
 
-    A socket that nobody listens at is replaced. Raises MountFailed where it cannot be had.
+    A socket that nobody listens at is replaced. Raises FusefsError where it cannot be had.
     """
-    await trio.to_thread.run_sync(_claim, address)
+    await trio.to_thread.run_sync(clear, address)
     options = [("grpc.so_reuseport", 0)]
     server = grpc.server(
         ThreadPoolExecutor(_THREADS, "snapshots"), options=options, maximum_concurrent_rpcs=_WAITING
@@ -107,18 +107,6 @@ async def serving(snapshotter: Snapshotter, address: Path) -> AsyncIterator[None
             stopped = server.stop(_GRACE)
             await trio.to_thread.run_sync(stopped.wait, _GRACE + 1)
         await trio.to_thread.run_sync(partial(address.unlink, missing_ok=True))
-
-
-def _claim(address: Path) -> None:
-    """Remove a dead socket; raises MountFailed where another snapshotter listens."""
-    address.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with socket.socket(socket.AF_UNIX) as caller:
-        try:
-            caller.connect(os.fspath(address))
-        except (FileNotFoundError, ConnectionRefusedError):
-            address.unlink(missing_ok=True)
-            return
-    raise MountFailed(f"{address}: somebody listens there already")
 
 
 def _is_full(exc: Exception) -> bool:

@@ -63,6 +63,7 @@ ERRORS = [
     (NoEntry("/etc/x"), "no such file in the image: /etc/x", 1),
     (FileNotFoundError(2, "No such file or directory", "/x"), "/x: No such file or directory", 1),
     (OSError(28, "No space left on device"), "No space left on device", 1),
+    (ExceptionGroup("", [ExceptionGroup("", [Missing("blob")])]), "not found: blob", 1),
     (click.UsageError("both"), "both", 2),
 ]
 
