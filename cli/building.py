@@ -57,7 +57,7 @@ def build_options(command: Callable[..., object]) -> Callable[..., object]:
             "--chunk-dict", "dicts", multiple=True, metavar="IMAGE", help="Its chunks are used."
         ),
         codec_option,
-        click.option("--chunk-size", type=_CHUNK, default="auto", help=size),
+        click.option("--chunk-size", type=_CHUNK, metavar="SIZE", default="auto", help=size),
     ):
         command = option(command)
     return command

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from rafs.targets import (
     Target,
     layout_target,
 )
+from rafs.targets.directory import BLOBS
 
 from .clients import client_of
 from .hub import hub_source
@@ -72,10 +73,11 @@ class Ends:
             raise click.UsageError(f"SOURCE {text!r}: no such file or directory")
         return self._remote(_reference("SOURCE", text))
 
-    def target(self, text: str, form: str = "rafs") -> Target:
+    def target(self, text: str, form: str = "rafs", dicts: Sequence[str] = ()) -> Target:
         """Return what *text* names; a path is one with a slash or dot in front, or one that exists.
 
-        *form* ``modelpack`` makes a model artifact of it. Raises UsageError.
+        *form* ``modelpack`` makes a model artifact of it. A folder gets what it needs of the blobs
+        of *dicts* that are folders too. Raises UsageError.
         """
         if form == "modelpack":
             return self._model(text)
@@ -83,7 +85,8 @@ class Ends:
             return layout_target(*split_layout(text))
         if not _is_path(text):
             return OciTarget(self._shelf(text), self.scratch())
-        return DirectoryTarget(Path(text))
+        lenders = [folder for name in dicts if (folder := Path(name) / BLOBS).is_dir()]
+        return DirectoryTarget(Path(text), lenders)
 
     def _model(self, text: str) -> Target:
         if text.startswith("oci:"):

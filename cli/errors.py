@@ -22,7 +22,7 @@ from chunkstore import (
     Refused,
     Unreachable,
 )
-from fusefs.errors import Busy, FusefsError, MountFailed, NoAnswer, NotMounted
+from fusefs.errors import Busy, Declined, FusefsError, MountFailed, NoAnswer, NotMounted
 from p2p.errors import BadPapers, P2pError, Unsafe, Untrusted
 from rafs.errors import BadImage, BadSource, NoEntry, RafsError, Unsupported, WrongKind
 
@@ -46,6 +46,7 @@ _SAID = (
     (NotMounted, "not mounted"),
     (Busy, "in use"),
     (NoAnswer, "no answer"),
+    (Declined, ""),
     (MountFailed, "cannot mount"),
     (FusefsError, "failed"),
     (Unsafe, "not safe"),
@@ -53,7 +54,10 @@ _SAID = (
     (Untrusted, "not trusted"),
     (P2pError, "failed"),
 )
-"""Expected errors and what each is called; the first that fits speaks."""
+"""Expected errors and what each is called; the first that fits speaks.
+
+Empty: it is somebody's answer in words of its own.
+"""
 
 
 class Failed(click.ClickException):
@@ -73,7 +77,7 @@ def sentence(exc: BaseException) -> str | None:
         return exc.format_message()
     for kind, said in _SAID:
         if isinstance(exc, kind):
-            return f"{said}: {_one_line(exc)}"
+            return f"{said}: {_one_line(exc)}" if said else _one_line(exc)
     if isinstance(exc, OSError) and exc.strerror:
         where = f"{_text(exc.filename)}: " if exc.filename is not None else ""
         return f"{where}{exc.strerror}"

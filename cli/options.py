@@ -284,6 +284,17 @@ metrics_option = click.option(
 def membership_options(command: Callable[..., object]) -> Callable[..., object]:
     """Add what a host of a swarm is told, which *command* gets as one Membership."""
 
+    @click.option("--no-upload", is_flag=True, help="Download from peers only.")
+    @functools.wraps(command)
+    def gathered(no_upload: bool, membership: Membership, **others: object) -> object:
+        return command(membership=replace(membership, uploads=not no_upload), **others)
+
+    return seed_options(gathered)
+
+
+def seed_options(command: Callable[..., object]) -> Callable[..., object]:
+    """Add what a host is told that always uploads."""
+
     @scheduler_option
     @click.option(
         "--listen",
@@ -291,7 +302,6 @@ def membership_options(command: Callable[..., object]) -> Callable[..., object]:
         metavar="HOST:PORT",
         help="Upload here.  [default: a free port, where the scheduler can reach it]",
     )
-    @click.option("--no-upload", is_flag=True, help="Download from peers only.")
     @upload_limit_option
     @click.option("--download-limit", type=SIZE, help="Bytes per second from peers.")
     @slots_option
@@ -303,7 +313,6 @@ def membership_options(command: Callable[..., object]) -> Callable[..., object]:
     def gathered(
         schedulers: tuple[str, ...],
         listen: str | None,
-        no_upload: bool,
         safety: Safety,
         **others: object,
     ) -> object:
@@ -311,9 +320,7 @@ def membership_options(command: Callable[..., object]) -> Callable[..., object]:
         if others["metrics"] and not schedulers and not listen:
             raise click.UsageError("--metrics tells of a swarm: give --scheduler or --listen")
         told: dict[str, Any] = {name: others.pop(name) for name in names}
-        membership = Membership(
-            tuple(schedulers), listen or "", uploads=not no_upload, safety=safety, **told
-        )
+        membership = Membership(tuple(schedulers), listen or "", safety=safety, **told)
         return command(membership=membership, **others)
 
     return gathered

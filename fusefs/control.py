@@ -18,7 +18,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from .errors import NoAnswer
+from .errors import Declined, NoAnswer
 from .state import Folder
 
 MAX_LINE = 1 << 20
@@ -71,6 +71,8 @@ def ask(
 ) -> Mapping[str, object]:
     """Ask the daemon that serves *folder*'s mount; raises NoAnswer after *patience* seconds.
 
+    Raises Declined with what the daemon says where it cannot.
+
     A daemon that dies meanwhile has a successor, which is asked again.
     """
     deadline = time.monotonic() + patience
@@ -82,7 +84,7 @@ def ask(
     except (OSError, msgspec.MsgspecError) as exc:
         raise NoAnswer(f"the mount's daemon does not answer: {exc}") from exc
     if reply.error:
-        raise NoAnswer(reply.error)
+        raise Declined(reply.error)
     return reply.status or {}
 
 

@@ -9,6 +9,7 @@
     ├── NotMounted    the caller's path: naiad has mounted nothing there
     ├── Busy          programs still use the mount, or another snapshotter what this one is to
     ├── NoAnswer      the mount's daemon did not answer in time
+    ├── Declined      it answered that it cannot, and why
     └── SnapshotError
         ├── NoSnapshot      there is none by that key
         ├── SnapshotExists  there is one already
@@ -45,6 +46,10 @@ class Busy(FusefsError):
 
 class NoAnswer(FusefsError):
     """The mount's daemon did not answer in time."""
+
+
+class Declined(FusefsError):
+    """What was asked answered that it cannot, and why."""
 
 
 class SnapshotError(FusefsError):

@@ -25,7 +25,7 @@ from chunkstore.origins.credentials import Credential
 
 from .control import Command, ask
 from .erofs import mount_erofs
-from .errors import Busy, FusefsError, KernelRefuses, MountFailed, NoAnswer
+from .errors import Busy, Declined, FusefsError, KernelRefuses, MountFailed, NoAnswer
 from .kernel import unmount
 from .layers import measure
 from .lazyimages import LazyImage
@@ -266,7 +266,7 @@ class Gallery:
     async def _ask(self, command: Command, showing: Showing) -> Mapping[str, object]:
         try:
             return await self._asked(command, showing, _PATIENCE)
-        except NoAnswer as exc:
+        except (NoAnswer, Declined) as exc:
             raise MountFailed(f"{showing.image.reference}: {exc}") from exc
 
     async def _asked(

@@ -22,7 +22,7 @@ from pathlib import Path
 import msgspec
 
 from .control import Command, ask
-from .errors import FusefsError, MountFailed, NoAnswer, NotMounted
+from .errors import Declined, FusefsError, MountFailed, NoAnswer, NotMounted
 from .keeper import Keeper, MountSpec
 from .kernel import KIND
 from .kernel import unmount as unmount_path
@@ -160,7 +160,7 @@ def _stop(folder: Folder) -> None:
         return
     try:
         ask(folder, Command.STOP, PATIENCE)
-    except NoAnswer as exc:
+    except (NoAnswer, Declined) as exc:
         logger.info("%s", exc)
 
 

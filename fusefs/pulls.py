@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from .errors import NoAnswer
+from .errors import Declined, NoAnswer
 
 MAX_LINE = 1 << 16
 """Bytes of a line."""
@@ -62,7 +62,7 @@ def control_of(address: Path) -> Path:
 def pull(address: Path, request: PullRequest, patience: float) -> Iterator[PullReply]:
     """Have the snapshotter at *address* pull, and yield what it says, the digest last.
 
-    Raises NoAnswer where it cannot, or is silent for *patience* seconds.
+    Raises Declined where it cannot, NoAnswer where it is silent for *patience* seconds.
     """
     path = control_of(address)
     with socket.socket(socket.AF_UNIX) as caller:
@@ -74,7 +74,7 @@ def pull(address: Path, request: PullRequest, patience: float) -> Iterator[PullR
                 while line := lines.readline(MAX_LINE):
                     reply = msgspec.json.decode(line, type=PullReply)
                     if reply.error:
-                        raise NoAnswer(reply.error)
+                        raise Declined(reply.error)
                     yield reply
                     if reply.digest:
                         return

@@ -105,6 +105,21 @@ def issue(folder: Path, wish: Wish, out: Path, now: datetime) -> Papers:
     return made
 
 
+def roles_of(certificate: Path) -> frozenset[Role]:
+    """Return the roles that the certificate in a PEM file carries; raises BadPapers."""
+    try:
+        found = x509.load_pem_x509_certificate(certificate.read_bytes())
+        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except OSError as exc:
+        raise BadPapers(f"{certificate}: {exc.strerror}") from exc
+    except ValueError as exc:
+        raise BadPapers(f"{certificate}: no certificate: {exc}") from exc
+    except x509.ExtensionNotFound:
+        return frozenset()
+    said = set(names.get_values_for_type(x509.UniformResourceIdentifier))
+    return frozenset(role for role in Role if f"naiad:role:{role.value}" in said)
+
+
 def _authority(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     try:
         certificate = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())

@@ -57,7 +57,7 @@ def command(
             raise click.UsageError("a model artifact holds its files: leave out --chunk-dict")
         options = replace(options, codec=Codec.NONE)  # the packed blob is only a way to the files
     with ends(setup) as end, bar("building") as advance:
-        result = build(end.source(source), end.target(target, form), options, advance)
+        result = build(end.source(source), end.target(target, form, how["dicts"]), options, advance)
     for warning in result.warnings:
         click.echo(f"naiad: {warning}", err=True)
     if as_json:

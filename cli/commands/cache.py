@@ -32,7 +32,13 @@ def command() -> None:
 @cache_option
 @json_option
 def ls(cache: Path, as_json: bool) -> None:
-    """List the blobs in the cache."""
+    """List the blobs in the cache.
+
+    \b
+    Examples:
+      naiad cache ls
+      naiad cache ls --json --cache /srv/naiad
+    """
     found = inventory(BlobCache(cache))
     now = time.time()
     if as_json:
@@ -52,7 +58,13 @@ def _row(blob: BlobFacts, now: float) -> tuple[object, ...]:
 @cache_option
 @json_option
 def gc(keep: int, cache: Path, as_json: bool) -> None:
-    """Remove what no mount uses, the longest unused first."""
+    """Remove what no mount uses, the longest unused first.
+
+    \b
+    Examples:
+      naiad cache gc
+      naiad cache gc --keep 10GiB
+    """
     freed = collect(BlobCache(cache), keep)
     if not keep:
         freed += Bootstraps(cache).collect()
@@ -60,12 +72,20 @@ def gc(keep: int, cache: Path, as_json: bool) -> None:
     print_json({"freed": freed}) if as_json else click.echo(f"freed {human(freed)}")
 
 
-@command.command()
+@command.command(short_help="Verify every chunk; drop the bad ones.")
 @cache_option
 @json_option
 @click.pass_context
 def verify(ctx: click.Context, cache: Path, as_json: bool) -> None:
-    """Verify every chunk in the cache; bad ones are dropped, to be fetched again."""
+    """Verify every chunk in the cache; bad ones are dropped, to be fetched again.
+
+    The exit code is 1 if there were any.
+
+    \b
+    Examples:
+      naiad cache verify
+      naiad cache verify --json
+    """
     opened = BlobCache(cache)
     total = sum(blob.ready_size for blob in inventory(opened))
     counts, done = {True: 0, False: 0}, 0

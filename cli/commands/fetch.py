@@ -73,7 +73,12 @@ def _output(url: str, given: Path | None) -> Path:
     """Return the file to write."""
     if given == Path("-"):
         return given
+    if "://" in url and not url.startswith(("http://", "https://", "oci://")):
+        scheme = url.partition("://")[0]
+        raise click.UsageError(f"{scheme}: what is fetched is http(s), or HOST/REPO@sha256:…")
     path = given or Path(unquote(PurePosixPath(urlsplit(url).path).name).replace("/", "_"))
+    if given is None and not path.name:
+        raise click.UsageError("the url ends in no name: give -o FILE")
     if not path.name or path.is_dir():
         raise click.UsageError(f"-o {given or ''}: name a file, not a directory")
     return path

@@ -5,14 +5,16 @@ from __future__ import annotations
 import click
 
 from cli.config import config_option
-from cli.options import cache_limit_option, membership_options, setup_options
+from cli.options import cache_limit_option, seed_options, setup_options
+from cli.papers import require_roles
 from cli.services import run_service
 from cli.setup import Membership, Setup
 from cli.swarm import seeding
+from p2p.security import Role
 
 
 @click.command()
-@membership_options
+@seed_options
 @click.option(
     "--with-credentials",
     is_flag=True,
@@ -26,7 +28,7 @@ def command(
 ) -> None:
     """Get from origins what a swarm wants, once, and serve it.
 
-    Runs in the foreground and ends on SIGTERM. With ``--scheduler self`` it is the swarm's
+    Runs in the foreground and ends on SIGTERM. With --scheduler self it is the swarm's
     scheduler as well, at the address given by --listen.
 
     \b
@@ -39,6 +41,8 @@ def command(
         raise click.UsageError("--scheduler says whose swarm this seed is for; self: its own")
     if "self" in membership.schedulers and not _is_fixed(membership.listen):
         raise click.UsageError("--scheduler self needs the --listen that other hosts are told")
+    own = (Role.SCHEDULER,) if "self" in membership.schedulers else ()
+    require_roles(membership.safety, Role.SEED, *own)
     run_service(lambda: seeding(setup, membership, cache_limit, as_user=with_credentials))
 
 

@@ -27,6 +27,11 @@ def command(ctx: click.Context, scenario: Path, seed: int | None, as_json: bool)
     lives did not get all of it.
 
     \b
+    Examples:
+      naiad simulate scenario.toml
+      naiad simulate --seed 7 --json scenario.toml
+
+    \b
     A scenario:
       size = "1GiB"
       piece = "1MiB"

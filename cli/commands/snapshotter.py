@@ -52,7 +52,13 @@ class _Told(TypedDict):
     help="The socket that containerd asks at.",
 )
 @click.option("--no-images", is_flag=True, help="Load nothing lazily.")
-@click.option("--driver", type=click.Choice(["auto", "fuse", "erofs"]), default="auto")
+@click.option(
+    "--driver",
+    type=click.Choice(["auto", "fuse", "erofs"]),
+    default="auto",
+    show_default=True,
+    help="Show images by FUSE, or by the kernel's own EROFS (Linux 6.12).",
+)
 @click.option("--plain-http", "plain", multiple=True, metavar="HOST", help="Registry without TLS.")
 @click.option(
     "--credentials",

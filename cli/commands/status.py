@@ -12,7 +12,7 @@ import click
 from cli.options import ADDRESS, FOLDER, json_option, safety_options, state_option
 from cli.output import ago, human, print_facts, print_json, print_table
 from cli.setup import Safety
-from fusefs.errors import NoAnswer
+from fusefs.errors import Declined, NoAnswer
 from fusefs.mount import mounts, status
 
 Facts = Mapping[str, object]
@@ -59,7 +59,7 @@ def command(
 def _of(mountpoint: Path, state: Path | None) -> Facts:
     try:
         return status(mountpoint, state)
-    except NoAnswer as exc:
+    except (NoAnswer, Declined) as exc:
         return {"mountpoint": str(mountpoint), "alive": True, "last_error": str(exc)}
 
 

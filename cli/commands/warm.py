@@ -12,7 +12,7 @@ import click
 from cli.options import FOLDER, json_option, state_option
 from cli.output import human, print_json
 from cli.progress import bar
-from fusefs.errors import NoAnswer
+from fusefs.errors import Declined
 from fusefs.mount import warm
 
 _PAUSE = 0.2
@@ -51,7 +51,7 @@ def command(
     else:
         _tell(facts, seconds if wait else None)
     if failed := _count(facts, "failed_bytes"):
-        raise NoAnswer(f"{human(failed)} could not be had: {facts['last_error']}")
+        raise Declined(f"{human(failed)} could not be had: {facts['last_error']}")
 
 
 def _inside(mountpoint: Path, path: str) -> str:

@@ -83,6 +83,21 @@ def test_standard_output_takes_the_file(naiad: Naiad, server: RangeServer) -> No
     assert done.stdout == FILE
 
 
+WITHOUT_NAMES = [
+    ("ftp://user:s3cret@a/b", "ftp: what is fetched is http(s)"),
+    ("http://127.0.0.1:1/", "the url ends in no name: give -o FILE"),
+    ("http://127.0.0.1:1", "the url ends in no name: give -o FILE"),
+]
+
+
+@pytest.mark.parametrize(("url", "said"), WITHOUT_NAMES)
+def test_a_url_that_cannot_be_fetched_is_misuse(naiad: Naiad, url: str, said: str) -> None:
+    done = naiad.run("fetch", url, ok=False)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "s3cret" not in done.stderr
+
+
 MISUSE = [
     (["-o", "/"], "name a file, not a directory"),
     (["--header", "no header s3cret"], "not a header such as"),
@@ -101,7 +116,7 @@ def test_misuse_is_told(naiad: Naiad, words: list[str], said: str) -> None:
 
 
 def test_failures_are_one_line(naiad: Naiad, server: RangeServer, tmp_path: Path) -> None:
-    for url, said in ((f"{server.url}/none", "not found"), ("ftp://a/b", "malformed")):
+    for url, said in ((f"{server.url}/none", "not found"), ("a/b@sha256:1", "malformed")):
         done = naiad.run("fetch", url, "-o", tmp_path / "out", ok=False)
         assert done.returncode == 1
         assert done.stderr.count("\n") == 1

@@ -131,8 +131,8 @@ def test_beyond_loopback_there_is_one_clear_error(naiad: Naiad) -> None:
 
 def test_papers_that_cannot_be_used_are_one_clear_error(naiad: Naiad, tmp_path: Path) -> None:
     certs = SwarmCerts(tmp_path / "pki")
-    one = certs.papers(Role.PEER, name="one")
-    wish = Wish("other", [Role.PEER], timedelta(days=1))
+    one = certs.papers(Role.SCHEDULER, name="one")
+    wish = Wish("other", [Role.SCHEDULER], timedelta(days=1))
     other = issue(certs.folder, wish, certs.folder, datetime.now(UTC))
     words = told(Papers(one.certificate, other.key, one.ca))
     done = naiad.run("scheduler", "--listen", "127.0.0.1:0", *words, ok=False)

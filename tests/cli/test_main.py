@@ -11,6 +11,7 @@ from chunkstore import CacheUnusable, Corrupt, Malformed, Missing, Refused, Unre
 from cli.errors import Boundary
 from cli.main import COMMANDS, main
 from fixtures.command import Naiad
+from fusefs.errors import Declined, NoAnswer
 from rafs import BadImage, BadSource, NoEntry, Unsupported
 
 
@@ -30,6 +31,29 @@ def test_every_command_explains_itself_with_examples(name: str) -> None:
     done = CliRunner().invoke(main, [name, "--help"])
     assert done.exit_code == 0
     assert "Examples:" in done.output
+
+
+@pytest.mark.parametrize("words", [("cache",), ("pki",)])
+def test_a_group_tells_of_its_commands_in_whole_sentences(words: tuple[str, ...]) -> None:
+    table = CliRunner().invoke(main, [*words, "--help"]).output.partition("Commands:")[2]
+    assert table.strip()
+    assert "..." not in table
+
+
+GROUPED = [("cache", "ls"), ("cache", "gc"), ("cache", "verify"), ("pki", "init"), ("pki", "issue")]
+
+
+@pytest.mark.parametrize("words", GROUPED)
+def test_commands_of_groups_have_examples(words: tuple[str, ...]) -> None:
+    assert "Examples:" in CliRunner().invoke(main, [*words, "--help"]).output
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_says_what_it_does(name: str) -> None:
+    command = importlib.import_module(f"cli.commands.{name}").command
+    commands = command.commands.values() if isinstance(command, click.Group) else [command]
+    options = [one for each in commands for one in each.params if isinstance(one, click.Option)]
+    assert [one.opts for one in options if not one.help] == []
 
 
 def test_help_imports_no_command(naiad: Naiad) -> None:
@@ -61,6 +85,8 @@ ERRORS = [
     (Unsupported("zran"), "not supported: zran", 1),
     (BadSource("x: changed"), "cannot build from this: x: changed", 1),
     (NoEntry("/etc/x"), "no such file in the image: /etc/x", 1),
+    (NoAnswer("no daemon"), "no answer: no daemon", 1),
+    (Declined("/x: not in the image"), "naiad: /x: not in the image", 1),
     (FileNotFoundError(2, "No such file or directory", "/x"), "/x: No such file or directory", 1),
     (OSError(28, "No space left on device"), "No space left on device", 1),
     (ExceptionGroup("", [ExceptionGroup("", [Missing("blob")])]), "not found: blob", 1),

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from fixtures.command import Naiad
 from p2p.security import Identity, Papers
 
@@ -18,6 +20,25 @@ def test_a_swarm_gets_its_certificates(naiad: Naiad, tmp_path: Path) -> None:
     assert again.returncode == 1
     assert again.stderr.count("\n") == 1
     assert "is there already" in again.stderr
+
+
+SERVICES = [
+    (("scheduler",), "peer", "scheduler"),
+    (("seed", "--scheduler", "127.0.0.1:1"), "peer", "seed"),
+    (("seed", "--scheduler", "self", "--listen", "127.0.0.1:7999"), "seed", "scheduler"),
+]
+
+
+@pytest.mark.parametrize(("words", "has", "needs"), SERVICES)
+def test_a_service_with_the_certificate_of_another_role_does_not_start(
+    naiad: Naiad, tmp_path: Path, words: tuple[str, ...], has: str, needs: str
+) -> None:
+    naiad.run("pki", "init", tmp_path)
+    naiad.run("pki", "issue", tmp_path, "--role", has, "--name", "a")
+    own, key, ca = tmp_path / "a.pem", tmp_path / "a.key", tmp_path / "ca.pem"
+    done = naiad.run(*words, "--certificate", own, "--key", key, "--ca", ca, ok=False)
+    assert done.returncode == 1
+    assert done.stderr == f"naiad: certificate: {own} is no {needs}'s: its role says {has}\n"
 
 
 def test_a_folder_without_a_ca_is_told_so(naiad: Naiad, tmp_path: Path) -> None:
