@@ -281,7 +281,8 @@ class Node(Uploader):
         if self._asleep(self.offered, fact):
             return
         self.chooser.offered(fact[0], fact[1], 0, False, self.world.clock.now)
-        if self.chooser.hungry:
+        chooser = self.chooser
+        if chooser.hungry and fact[1] & ~chooser.held:
             self.step()
 
     def absent(self, upload: Upload) -> None:

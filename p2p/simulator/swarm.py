@@ -90,7 +90,9 @@ class Swarm:
             self._left -= 1
 
     def start_scheduler(self, _: object = None) -> None:
-        """Start one that knows nothing; whoever is there comes to it."""
+        """Start one that knows nothing, where there is none; whoever is there comes to it."""
+        if self.scheduler is not None:
+            return
         settings = Settings(
             Limits(
                 self.scenario.policy.candidate_parents,
