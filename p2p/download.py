@@ -36,7 +36,7 @@ from chunkstore import (
 from .choosing import READER, Ask, Choice, Chooser
 from .holdings import Holding
 from .messages import Body, Complaint, Description, Failed, Have, Parent
-from .packing import unpack
+from .packing import pays, unpack
 from .parents import Neighbour, Parents
 from .wire import Kind, Priority, Request
 
@@ -413,6 +413,11 @@ class Download:
 
     # The origin.
 
+    def rate(self, host: bytes) -> float:
+        """Return the bytes per second that *host* was seen to send; 0: not known yet."""
+        link = self.chooser.links.get(host)
+        return link.pace.rate if link else 0.0
+
     def _read(self, pieces: Iterable[int]) -> None:
         """Start to read pieces from the origin, those of one source together."""
         by_origin: dict[ChunkSource, list[Wish]] = {}
@@ -478,6 +483,7 @@ class _Ticket:
             chunk if self._wish.known else None,
             chunk.index,
             Priority(self._ask.priority),
+            lz4=self._wish.known and pays(chunk, self._download.rate(self._ask.host)),
             size=chunk.size,
             offset=chunk.offset,
         )

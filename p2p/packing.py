@@ -5,7 +5,7 @@ from __future__ import annotations
 import lz4.block
 import trio
 
-from chunkstore import Buffer
+from chunkstore import Buffer, Chunk
 from chunkstore.chunk import Codec
 from chunkstore.codec import decode
 
@@ -16,6 +16,18 @@ WORTH = 0.9
 
 _IN_THREAD = 64 << 10
 """Bytes from which packing goes to a thread: it takes 1 to 2 ms per MiB."""
+
+PAYS = 50e6
+"""Bytes per second below which a parent is asked to pack: what it takes to pack and unpack is less
+than what it saves, at a third off, on every link up to about this one."""
+
+
+def pays(chunk: Chunk, rate: float) -> bool:
+    """Say whether to ask for *chunk* packed, of a parent that sends *rate* bytes per second.
+
+    A chunk that was stored as it is does not shrink; a rate of 0 is not known yet.
+    """
+    return chunk.codec is not Codec.NONE and 0 < rate < PAYS
 
 
 class Packing:

@@ -9,9 +9,11 @@ import trio
 from trio.testing import MockClock
 
 from chunkstore import Unreachable
+from chunkstore.chunk import Codec
 from fixtures.blobs import make_blob
 from fixtures.community import Community, FlippedUpload
 from fixtures.sources import FailingSource
+from p2p.server import Server, Terms
 from p2p.swarm import Swarm
 
 MADE = make_blob([8192] * 24)
@@ -57,6 +59,24 @@ async def test_what_nobody_has_is_read_from_the_origin_once(
             readers.start_soon(take, number)
     assert read == [MADE.decoded] * 4
     assert community.origin_reads == len(MADE.stored)
+
+
+async def test_a_slow_parent_packs_what_shrinks(
+    tmp_path: Path, nursery: trio.Nursery, clock: MockClock
+) -> None:
+    made = make_blob([8192] * 24, codec=Codec.LZ4)
+    community = Community(tmp_path, made, nursery)
+    await community.schedule()
+
+    def slow(swarm: Swarm) -> None:
+        swarm.server = Server(swarm.holdings, Terms(50, 1e6))
+
+    await community.join("giver", *range(24), change=slow)
+    taker = await community.join("taker", origin=GONE)
+    assert await taker.read() == made.decoded
+    peer = taker.ledger.tallies["peer"]
+    assert peer.size == 24 * 8192
+    assert peer.stored_size < 0.7 * peer.size
 
 
 async def test_partial_holders_serve_each_other(community: Community, clock: MockClock) -> None:
