@@ -54,7 +54,11 @@ def build_options(command: Callable[..., object]) -> Callable[..., object]:
             "--prefetch-list", "prefetch", type=_FILE, callback=_paths, help="Paths, one a line."
         ),
         click.option(
-            "--chunk-dict", "dicts", multiple=True, metavar="IMAGE", help="Its chunks are used."
+            "--chunk-dict",
+            "dicts",
+            multiple=True,
+            metavar="IMAGE",
+            help="Its chunks are used; blobs of a folder are linked into a new folder.",
         ),
         codec_option,
         click.option("--chunk-size", type=_CHUNK, metavar="SIZE", default="auto", help=size),
