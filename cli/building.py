@@ -12,10 +12,10 @@ from chunkstore import Codec
 from rafs.builder import BuildOptions, BuildResult
 from rafs.chunking import checked_chunk_size
 
+from .opening import open_all
 from .options import Parsed, codec_option, parse_size
 from .output import human
 from .setup import Setup
-from .stack import open_all
 from .trial import Trial, trial_options
 
 

@@ -34,9 +34,10 @@ from rafs import NoEntry, RafsError
 from .ahead import fetch_ahead
 from .clients import client_of
 from .oci import Layers, Repository
+from .opening import Image, opened_at
 from .registries import Proof, is_plain, registry
 from .setup import GalleryRequest
-from .stack import Image, Peers, opened_at, shown_by, store_for, taking_part, told, watch
+from .stack import Peers, shown_by, store_for, taking_part, told, watch
 
 logger = logging.getLogger(__name__)
 

@@ -26,10 +26,10 @@ from rafs.toc import MAX_BOOTSTRAP
 
 from .bootstraps import Bootstraps
 from .driver import choose
+from .obtaining import kept_in
 from .oci import machine, unpack_bootstrap
 from .registries import Proof, registry
 from .setup import Registries, Setup
-from .stack import kept_in
 
 MAX_CONFIG = 16 << 20
 """Bytes."""

@@ -1,30 +1,22 @@
-"""The one place where things are wired together: from what was typed to an image that can be read.
-
-IMAGE text → place → bootstrap, checked and kept → origin → chunks → cache → reads.
-"""
+"""The one place where a mount is wired together: an image that is open → chunks → cache → reads."""
 
 from __future__ import annotations
 
 import importlib
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import trio
 
-from chunkstore import Buffer, ChunkSource, Digest, Origin, Refused, Unreachable
+from chunkstore import ChunkSource, Digest
 from chunkstore.blobcache import BlobCache
 from chunkstore.checks import Checks
-from chunkstore.http import Client
 from chunkstore.imagestore import ImageStore
 from chunkstore.ledger import Ledger, Pulse
 from chunkstore.originchunks import OriginChunks
-from chunkstore.origins.hubname import PREFIX
-from chunkstore.origins.registryorigin import RegistryOrigin
-from chunkstore.retrying import Retrying
 from chunkstore.scrub import BETWEEN_PASSES, scrub
 from chunkstore.shelf import Shelf
 from chunkstore.stack import Counted
@@ -38,107 +30,22 @@ from fusefs.shown import Shown
 from fusefs.supervisor import Handoff
 from fusefs.trace import traced
 from fusefs.warming import Warming
-from rafs import BadImage, Bootstrap, Unsupported, ci
+from rafs import BadImage, Bootstrap, Unsupported
 from rafs.unhashed import nids
 
 from .ahead import Together, complete, fetch_ahead
 from .bootstraps import Bootstraps
-from .clients import client_of
 from .driver import by_erofs, choose
 from .hfcache import appearing
-from .hub import HubPlace, hub_of
-from .image import find
-from .models import FUSE_ALONE, Files, Unhashed, without_digests
-from .oci import Layers
-from .places import Place, ignore
+from .models import FUSE_ALONE, Unhashed
+from .opening import Image, opened
 from .setup import Membership, MountRequest, Prefetch, Setup
-
-logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-_PAUSES = (0.2, 1.0, 3.0)
-"""Seconds before metadata is asked for again: a person waits for it."""
 
 _WATCH = 1.0
 """Seconds between looks at whether kept metadata has been written to."""
 
 _ON_ITS_WAY = 2.0
 """Seconds in which bytes that were lent from the cache have reached the kernel."""
-
-_LONGEST_PAUSE = 10.0
-"""Seconds that an origin may ask for at most."""
-
-
-@dataclass(frozen=True, slots=True)
-class Image:
-    """An image that is open."""
-
-    name: str
-    bootstrap: Bootstrap
-    digest: Digest
-    """SHA-256 of its bootstrap."""
-    origin: Origin
-    """Asked again until nothing has come for as long as the setup says."""
-    kept: Bootstraps
-    """Where the bootstrap lies."""
-    files: Files | None = None
-    """Of an image made of a hub's listing: what its chunks are checked by."""
-    registry: RegistryOrigin | None = None
-    """Where its blobs lie, if that is a registry."""
-
-    async def proof(self) -> str | None:
-        """Return what its registry was shown, for seeds that ask who may have it."""
-        return await self.registry.proof() if self.registry else None
-
-
-@asynccontextmanager
-async def opened(
-    name: str,
-    setup: Setup,
-    pin: Digest | None = None,
-    again: Digest | None = None,
-    *,
-    unhashed: Unhashed = Unhashed.REFUSED,
-) -> AsyncIterator[Image]:
-    """Open the image that *name* names; its bootstrap must hash to *pin*.
-
-    *again* is the bootstrap that a daemon before this one served: that one and no newer is opened,
-    without asking the origin where it is kept. *unhashed* says what of an image whose chunks have
-    no digests. Raises ChunkstoreError or RafsError.
-    """
-    with client_of(setup) as client:
-        place = _place(name, client, setup)
-        async with opened_at(name, place, setup, pin, again, unhashed=unhashed) as image:
-            yield image
-
-
-@asynccontextmanager
-async def opened_at(
-    name: str,
-    place: Place,
-    setup: Setup,
-    pin: Digest | None,
-    again: Digest | None,
-    *,
-    unhashed: Unhashed = Unhashed.REFUSED,
-) -> AsyncIterator[Image]:
-    """Open the image that lies at *place*; as `opened`."""
-    kept = kept_in(setup)
-    try:
-        bootstrap, digest = await bootstrap_at(place, kept, pin, again)
-        try:
-            files = _files(name, place, bootstrap, unhashed)
-            source = files.origin if files else place.origin
-            origin = Retrying(source, deadline=setup.patience)
-            registry = source if isinstance(source, RegistryOrigin) else None
-            image = Image(name, bootstrap, digest, origin, kept, files, registry)
-            await attach_lists(image)
-            yield image
-        finally:
-            bootstrap.close()
-    finally:
-        kept.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,23 +209,6 @@ def told(
 _NOTHING = {"chunks": 0, "bytes": 0, "stored_bytes": 0}
 
 
-async def attach_lists(image: Image) -> None:
-    """Attach the chunk lists of those blobs that only their own lists can tell the places of.
-
-    They are kept, so that a later daemon needs no origin for them.
-    """
-    for needed in ci.ranges_needed(image.bootstrap):
-        blob_id, start, size = needed.entry.blob.id, needed.start, needed.stop - needed.start
-        data: Buffer | None = image.kept.kept_list(blob_id, start, size)
-        found = data is not None
-        if data is None:
-            data = bytearray(size)
-            await image.origin.read(blob_id, start, memoryview(data), ignore)
-        image.bootstrap.attach(needed.blob_index, ci.decode(needed.entry, data))
-        if not found:
-            image.kept.keep_list(blob_id, start, data)
-
-
 async def watch(kept: Bootstraps) -> None:
     """Raise BadImage when metadata that is being served has changed on the disk.
 
@@ -334,110 +224,3 @@ async def watch(kept: Bootstraps) -> None:
         path = await trio.to_thread.run_sync(look, limiter=trio.CapacityLimiter(1))
         if path is not None:
             raise BadImage(f"{path} was changed on the disk while it was in use")
-
-
-def reader(origin: Origin) -> Callable[[str, int, int], Buffer]:
-    """Return what reads *origin* from any thread while this one's event loop runs."""
-    token = trio.lowlevel.current_trio_token()
-
-    def read(blob_id: str, start: int, stop: int) -> Buffer:
-        into = bytearray(stop - start)
-        trio.from_thread.run(
-            origin.read, blob_id, start, memoryview(into), ignore, trio_token=token
-        )
-        return into
-
-    return read
-
-
-def open_all(names: Sequence[str], setup: Setup) -> list[Bootstrap]:
-    """Open the bootstraps of *names*, for a caller without an event loop; theirs to close."""
-    return [trio.run(_alone, name, setup) for name in names]
-
-
-async def _alone(name: str, setup: Setup) -> Bootstrap:
-    with client_of(setup) as client:
-        place = _place(name, client, setup)
-        bootstrap, _ = await bootstrap_at(place, kept_in(setup), None)
-        _files(name, place, bootstrap, Unhashed.REFUSED)
-        return bootstrap
-
-
-def _files(name: str, place: Place, bootstrap: Bootstrap, unhashed: Unhashed) -> Files | None:
-    """Return what an image is read from whose chunks have no digests; None for any other."""
-    if not isinstance(place, HubPlace | Layers):
-        return None
-    if not place.is_unhashed and unhashed is not Unhashed.KNOWN:
-        return None
-    if unhashed is Unhashed.REFUSED:
-        raise without_digests(name)
-    return place.files(bootstrap)
-
-
-def _place(name: str, client: Client, setup: Setup) -> Place:
-    if name.startswith(PREFIX):
-        return HubPlace(hub_of(name, client), setup)
-    return find(name, client, plain_http=setup.plain_http)
-
-
-def kept_in(setup: Setup) -> Bootstraps:
-    """Return the bootstraps that the cache keeps."""
-    BlobCache(setup.cache).close()  # makes the folder, or refuses one that is not ours alone
-    return Bootstraps(setup.cache)
-
-
-async def bootstrap_at(
-    place: Place, kept: Bootstraps, pin: Digest | None, again: Digest | None = None
-) -> tuple[Bootstrap, Digest]:
-    """Return the bootstrap at *place* and its SHA-256, fetched only if it is not kept here."""
-    pin = again or pin
-    if pin is not None:
-        found = await trio.to_thread.run_sync(kept.find, pin, place.within)
-        if found is not None:
-            return found, pin
-    promise = await _patiently(place.promise)
-    if _contradicts(promise.digest, pin):
-        raise BadImage(f"the image's bootstrap is {promise.digest}, not {pin} as asked")
-    wanted = pin or promise.digest or (promise.packed and kept.packed_as(promise.packed))
-    if wanted is not None:
-        found = await trio.to_thread.run_sync(kept.find, wanted, place.within)
-        if found is not None:
-            return found, wanted
-    return await _fetched(place, kept, wanted, promise.packed)
-
-
-def _contradicts(promised: Digest | None, pin: Digest | None) -> bool:
-    if promised is None or pin is None:
-        return False
-    return promised.algorithm is pin.algorithm and promised != pin
-
-
-async def _patiently(work: Callable[[], Awaitable[T]]) -> T:
-    """Do *work* again when the origin could not be reached, a few times."""
-    for pause in _PAUSES:
-        try:
-            return await work()
-        except Refused:
-            raise
-        except Unreachable as exc:
-            logger.info("origin is asked again seconds=%.1f reason=%s", pause, exc)
-            await trio.sleep(min(exc.retry_after or pause, _LONGEST_PAUSE))
-    return await work()
-
-
-async def _fetched(
-    place: Place, kept: Bootstraps, wanted: Digest | None, packed: Digest | None
-) -> tuple[Bootstrap, Digest]:
-    async def fetch() -> Digest:
-        with kept.arriving() as (file, path):
-            await place.fetch(file)
-            file.flush()
-            return await trio.to_thread.run_sync(kept.keep, path, wanted)
-
-    digest = await _patiently(fetch)
-    if packed is not None:
-        kept.remember(packed, digest)
-    bootstrap = await trio.to_thread.run_sync(kept.find, digest, place.within)
-    if bootstrap is None:
-        raise BadImage(f"the bootstrap {digest} was damaged as soon as it was written")
-    return bootstrap, digest

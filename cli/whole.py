@@ -16,9 +16,9 @@ from rafs.storedreader import StoredReader
 from rafs.unpack import unpack
 
 from .oci import Layers, Repository
+from .opening import opened_at, reader
 from .registries import Proof, registry
 from .setup import GalleryRequest
-from .stack import opened_at, reader
 
 logger = logging.getLogger(__name__)
 

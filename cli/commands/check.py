@@ -6,11 +6,11 @@ import click
 import trio
 
 from chunkstore import Digest
+from cli.opening import Image, opened, reader
 from cli.options import digest_option, json_option, setup_options
 from cli.output import print_json
 from cli.progress import Advance, bar
 from cli.setup import Setup
-from cli.stack import Image, opened, reader
 from rafs.check import findings
 from rafs.verify import damages
 

@@ -6,10 +6,10 @@ import click
 import trio
 
 from chunkstore import Digest
+from cli.opening import opened
 from cli.options import digest_option, json_option, setup_options
 from cli.output import human, print_facts, print_json, print_table
 from cli.setup import Setup
-from cli.stack import opened
 from cli.survey import BlobFacts, ImageFacts, PathFacts, survey, survey_path
 
 

@@ -10,10 +10,10 @@ import click
 import trio
 
 from chunkstore import Digest
+from cli.opening import Image, opened, reader
 from cli.options import digest_option, setup_options
 from cli.progress import Advance, bar
 from cli.setup import Setup
-from cli.stack import Image, opened, reader
 from rafs.content import Reader
 from rafs.storedreader import StoredReader
 from rafs.unpack import Advance as Told
