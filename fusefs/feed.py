@@ -163,6 +163,11 @@ class Feed:
         self._brought = 0
 
     @property
+    def spent(self) -> bool:
+        """Whether all of the file was asked for."""
+        return not self._left
+
+    @property
     def starves(self) -> bool:
         """Whether there is something to ask for that nothing under way will lead to."""
         return not self.asked and self._wants

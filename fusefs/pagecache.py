@@ -8,7 +8,8 @@ was read in order for a while, or at many scattered places (`prefetch`). A small
 reads of a large one, bring nothing but themselves. Which order: `feed`.
 
 What the kernel's EROFS reads, it reads directly and caches itself: such files are only fetched
-ahead.
+ahead. So is the shard that a model's index names next (`shards`), when the one before has all been
+asked for and until it is read itself.
 
 A push takes each page's lock in the kernel, and a page whose READ waits is locked until that is
 answered. So pushes have threads of their own and hold nothing that a READ needs but a share of a
@@ -39,6 +40,7 @@ from rafs import RafsError
 from .feed import LAST_LEVEL, Feed
 from .models import Kind, kind_of
 from .room import SHARE, available
+from .shards import Shards
 from .tensors import BadIndex, More, bounds
 from .vfs import Vfs
 
@@ -88,6 +90,9 @@ class PageCache:
         self._opens: dict[int, int] = {}
         self._closed: set[int] = set()
         """Files with a feed that nobody has open, as far as is known."""
+        self._ahead: dict[int, int] = {}
+        """Shards with a feed of which nothing was read yet, and their bytes."""
+        self._shards = Shards(vfs, self._head)
         self._come: deque[tuple[int, Feed, int]] = deque()
         """Steps that are here and not pushed; a feed has a bounded number under way."""
         self._idle = trio.lowlevel.ParkingLot()
@@ -105,6 +110,9 @@ class PageCache:
         """Take note of a READ, before it is answered."""
         self.reads += 1
         feed = self._feeds.get(node)
+        if node in self._ahead:
+            self._end(node)  # the feed of one who reads pushes
+            feed = None
         if feed is not None:
             self._feeds.move_to_end(node)
             self._closed.discard(node)
@@ -125,12 +133,13 @@ class PageCache:
             self._feed(node, feed, 0, len(head))
             if kind is not Kind.PYTORCH:
                 self._nursery.start_soon(self._learn, node, feed, size)
+            self._nursery.start_soon(self._continue, node, feed)
 
     def opened(self, node: int) -> None:
         """Take note that a file was opened once more; a feed of it goes on."""
         self._opens[node] = self._opens.get(node, 0) + 1
         feed = self._feeds.get(node)
-        if feed is not None:
+        if feed is not None and node not in self._ahead:
             self._closed.discard(node)
             feed.resume()
             self._ask(node, feed)
@@ -144,7 +153,7 @@ class PageCache:
         opens = self._opens.pop(node, 1) - 1
         if opens > 0:
             self._opens[node] = opens
-        elif node in self._feeds:
+        elif node in self._feeds and node not in self._ahead:
             self._closed.add(node)
             self._feeds[node].halt()
 
@@ -177,6 +186,28 @@ class PageCache:
                 return
             needed = found.size
 
+    async def _continue(self, node: int, feed: Feed) -> None:
+        """Learn which shard comes next, and begin it where *feed* has come to its end."""
+        await self._shards.learn(node)
+        if self._feeds.get(node) is feed and feed.spent:
+            self._begin_after(node)
+
+    def _begin_after(self, node: int) -> None:
+        """Have the shard behind *node* fetched, as far ahead of readers as memory allows."""
+        following = self._shards.after(node)
+        if following is None or following in self._feeds:
+            return
+        try:
+            size = self._vfs.attributes(following)[5]
+        except RafsError:  # the image has gone
+            return
+        ahead = sum(self._ahead.values())
+        if size >= SMALLEST and ahead < min(LAST_LEVEL, self._room() // SHARE):
+            feed = self._feeds[following] = Feed(size, level=LAST_LEVEL, pushes=False)
+            self._ahead[following] = size
+            self._share()
+            self._ask(following, feed)
+
     async def _head(self, node: int, size: int) -> Buffer | None:
         """Return a copy of the first *size* bytes of a file, None where they cannot be had."""
         come = trio.Event()
@@ -201,6 +232,7 @@ class PageCache:
     def _end(self, node: int) -> None:
         self._feeds.pop(node, None)
         self._closed.discard(node)
+        self._ahead.pop(node, None)
 
     def _ask(self, node: int, feed: Feed) -> None:
         """Have fetched what *feed* wants next."""
@@ -209,6 +241,8 @@ class PageCache:
             if not self._expected(node, feed, step, start, stop):
                 feed.put_back(step)
                 return
+        if feed.spent and self._feeds.get(node) is feed:
+            self._begin_after(node)
 
     def _expected(self, node: int, feed: Feed, step: int, start: int, stop: int) -> bool:
         try:

@@ -279,6 +279,10 @@ class Vfs:
         """Return the node of inode *nid* of an image; slot 0 is the one that is alone."""
         return self._images[slot].node(nid)
 
+    def top(self, node: int) -> int:
+        """Return the root directory of the image that *node* is in."""
+        return self._slot(node).top
+
     def lasts(self, node: int) -> bool:
         """Say whether what directory *node* holds stays as it is."""
         return self.fixed or node != ROOT
