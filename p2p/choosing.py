@@ -328,9 +328,10 @@ class Chooser:
         choice.wake = self._wake(now)
         return choice
 
-    @property
-    def hungry(self) -> bool:
-        """Whether news of what others have would change what is asked for."""
+    def heeds(self, added: int) -> bool:
+        """Whether news of what others have got may change what is asked for."""
+        if not added & ~(self.held | self._book.asked):
+            return False
         return len(self._book.open) < self.patience.total or bool(self._demands)
 
     @property

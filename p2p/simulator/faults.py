@@ -6,8 +6,10 @@ from collections.abc import Callable
 from random import Random
 from typing import Protocol
 
-from .node import Node, Seed, Uploader
+from .node import Node
 from .scenario import Fault
+from .seed import Seed
+from .uploader import Uploader
 from .world import World
 
 SLOW = 0.01

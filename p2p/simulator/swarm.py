@@ -11,9 +11,11 @@ from p2p.scheduler import Action, Scheduler, Settings
 
 from .faults import Faults
 from .links import Uplink, Upload
-from .node import Node, Seed, Uploader
+from .node import Node
 from .report import Report
 from .scenario import Group, Scenario
+from .seed import Seed
+from .uploader import Uploader
 from .world import World
 
 ROLES = ("peer", "seed")

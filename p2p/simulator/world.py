@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from random import Random
 from typing import Any, Protocol
 
@@ -34,6 +34,9 @@ class Shared:
         self.up = Pipe(site.up)
         self.down = Pipe(site.down)
         self.latency = site.latency
+        self.sent = 0
+        """Bytes that went out over it."""
+        self.received = 0
 
 
 class World:
@@ -71,21 +74,50 @@ class World:
         self, one: Place, other: Place, what: Callable[[Any], None], fact: object, more: float = 0
     ) -> None:
         """Let *what* happen at the other host when word of it has come there."""
-        when = self.clock.now + self.latency(one, other) + more
-        if self.cut and (one.index in self.cut) != (other.index in self.cut):
-            when = max(when, self.healed + RECOVERS)
-        self.clock.at(when, what, fact)
+        self.clock.at(self._there(one, other) + more, what, fact)
+
+    def cast(
+        self, one: Place, others: Iterable[Place], what: Callable[[Any], None], fact: object
+    ) -> None:
+        """Let *what* happen with *fact* and those whom word of it comes to at the same time."""
+        times: dict[float, list[Place]] = {}
+        for other in others:
+            when = self._there(one, other)
+            if when in times:
+                times[when].append(other)
+            else:
+                times[when] = [other]
+        for when, there in times.items():
+            self.clock.at(when, what, (fact, there))
 
     def through(self, one: Place, other: Place, upload: Upload, down: Pipe) -> float:
         """Return when an upload that has left one host is whole at the other."""
         latency = self.latency(one, other)
         began, arrives = upload.began + latency, self.clock.now + latency
         if one.site != other.site:
-            if one.site:
-                arrives = self.sites[one.site].up.passed(began, arrives, upload.size)
-            if other.site:
-                arrives = self.sites[other.site].down.passed(began, arrives, upload.size)
+            arrives = self._across(one, other, began, arrives, upload.size)
         arrives = down.passed(began, arrives, upload.size)
         if self.cut and (one.index in self.cut) != (other.index in self.cut):
             arrives = max(arrives, self.healed + RECOVERS)
         return arrives
+
+    def _across(self, one: Place, other: Place, began: float, arrives: float, size: int) -> float:
+        """Pass the links of the sites between two hosts."""
+        if one.site:
+            site = self.sites[one.site]
+            site.sent += size
+            arrives = site.up.passed(began, arrives, size)
+        if other.site:
+            site = self.sites[other.site]
+            site.received += size
+            arrives = site.down.passed(began, arrives, size)
+        return arrives
+
+    def _there(self, one: Place, other: Place) -> float:
+        """Return when what is sent now is there."""
+        when = self.clock.now + one.latency + other.latency
+        if one.site != other.site:
+            when = self.clock.now + self.latency(one, other)
+        if self.cut and (one.index in self.cut) != (other.index in self.cut):
+            when = max(when, self.healed + RECOVERS)
+        return when
