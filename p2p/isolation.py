@@ -3,8 +3,9 @@
 Corrupt: a child that received wrong bytes has asked the parent to verify its own copy. Where that
 one found and dropped a bad copy nothing is held against it. The parent is set aside when it served
 wrong bytes to a second child as well, so one liar cannot ban it; from the child that complained it
-is taken at once. Slow: timeouts that two children report within a minute. A host whose accusations
-nobody shares is no longer listened to.
+is taken at once. A host whose accusations nobody shares is no longer listened to. Slow: timeouts
+that two children report within a minute. Sentence is passed a moment later: where many children
+accuse many parents in that time a network broke, and none of them is set aside.
 
 Probation doubles with each time that a host is set aside, and is forgotten after an hour of good
 conduct.
@@ -24,6 +25,12 @@ CHILDREN = 2
 """So many have to agree."""
 RECORDS = 4096
 """Hosts whose record is kept."""
+TRIAL = 1.0
+"""Seconds from the second child's report to the sentence."""
+BREAKAGE = 3.0
+"""Seconds within which many report many when a network breaks."""
+BREAKAGE_LEAST, BREAKAGE_SHARE = 4, 0.1
+"""Parents accused, and children that accuse, and their share of all hosts: more is a breakage."""
 UNSHARED_MOST = 3
 """Parents that a child may accuse alone before it counts as a liar."""
 
@@ -54,6 +61,12 @@ class Isolation:
     """How often a host was set aside, and until when the last time."""
     _accused: dict[bytes, set[bytes]] = field(default_factory=dict)
     """By child, the parents that it alone accuses of corruption."""
+    _trials: dict[bytes, float] = field(default_factory=dict)
+    """Who is to be judged as slow, and when."""
+    _late: dict[bytes, float] = field(default_factory=dict)
+    """When each parent was last accused of it."""
+    _waited: dict[bytes, float] = field(default_factory=dict)
+    """When each child last accused somebody of it."""
 
     def corrupt(self, parent: bytes, child: bytes, now: float) -> Sentence | None:
         """Weigh that a parent served wrong bytes to a child."""
@@ -67,19 +80,34 @@ class Isolation:
         self._accused.setdefault(child, set()).add(parent)
         return None
 
-    def late(self, parent: bytes, child: bytes, timeouts: int, now: float) -> Sentence | None:
-        """Weigh that a parent let requests of a child time out."""
+    def late(self, parent: bytes, child: bytes, timeouts: int, now: float) -> None:
+        """Weigh that a parent let requests of a child time out; `judged` says what comes of it."""
         evidence = self._evidence.setdefault(parent, _Evidence())
         since, count = evidence.late.get(child, (now, 0))
         if now - since > EVIDENCE_LASTS:
             since, count = now, 0
         evidence.late[child] = since, count + timeouts
-        agree = [
-            each
-            for each, (begun, number) in evidence.late.items()
-            if number >= TIMEOUTS_PER_CHILD and now - begun <= EVIDENCE_LASTS
-        ]
-        return self._set_aside(parent, "slow", now) if len(agree) >= CHILDREN else None
+        self._late[parent] = self._waited[child] = now
+        if parent not in self.aside and parent not in self._trials and self._slow(parent, now):
+            self._trials[parent] = now + TRIAL
+
+    def judged(self, hosts: int, now: float) -> list[tuple[bytes, Sentence]]:
+        """Pass the sentences that are due, among so many *hosts*."""
+        ready = [parent for parent, when in self._trials.items() if when <= now]
+        if not ready:
+            return []
+        broken = self._broken(hosts, now)
+        passed = []
+        for parent in ready:
+            del self._trials[parent]
+            sentence = None
+            if not broken and self._slow(parent, now):
+                sentence = self._set_aside(parent, "slow", now)
+            elif parent in self._evidence:
+                self._evidence[parent].late.clear()
+            if sentence is not None:
+                passed.append((parent, sentence))
+        return passed
 
     def served(self, parent: bytes, child: bytes) -> None:
         """Note that a child got good pieces and nothing else: the parent is not slow to it."""
@@ -95,13 +123,33 @@ class Isolation:
         return free
 
     def due(self) -> float:
-        """Return when the next probation is over."""
-        return min((each.until for each in self.aside.values()), default=float("inf"))
+        """Return when the next probation is over, or the next sentence due."""
+        over = min((each.until for each in self.aside.values()), default=float("inf"))
+        return min(over, min(self._trials.values(), default=over))
 
     def forget(self, host: bytes) -> None:
         """Drop what a host that is gone had to say; its own record stays."""
         self._accused.pop(host, None)
         self._evidence.pop(host, None)
+        for known in (self._trials, self._late, self._waited):
+            known.pop(host, None)
+
+    def _slow(self, parent: bytes, now: float) -> bool:
+        """Whether enough children find a parent slow."""
+        evidence = self._evidence.get(parent)
+        agree = [
+            number >= TIMEOUTS_PER_CHILD and now - begun <= EVIDENCE_LASTS
+            for begun, number in (evidence.late.values() if evidence else ())
+        ]
+        return sum(agree) >= CHILDREN
+
+    def _broken(self, hosts: int, now: float) -> bool:
+        """Whether so many accuse so many at once that the network is what failed."""
+        most = max(BREAKAGE_LEAST, BREAKAGE_SHARE * hosts)
+        for known in (self._late, self._waited):
+            for old in [each for each, when in known.items() if now - when > BREAKAGE]:
+                del known[old]
+        return min(len(self._late), len(self._waited)) >= most
 
     def _liar(self, child: bytes) -> bool:
         return len(self._accused.get(child, ())) >= UNSHARED_MOST

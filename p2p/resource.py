@@ -12,7 +12,7 @@ from enum import Enum
 
 from . import runs
 from .grants import Grants
-from .messages import Announce, Description, Parent
+from .messages import Announce, Description, Parent, Report
 
 
 class HostState(Enum):
@@ -135,6 +135,14 @@ class Host:
         """Take a step of the life cycle."""
         self.state = HOST_MOVES[self.state][event]
 
+    def learn(self, report: Report) -> None:
+        """Learn from what a child says of it."""
+        self.served += report.served
+        self.failed += report.corrupt + report.timeouts
+        if report.seconds > 0 and report.size:
+            rate = report.size / report.seconds
+            self.rate += (rate - self.rate) / 4 if self.rate else rate
+
     def parent(self) -> Parent:
         """Return what a child is told of it."""
         announced = self.announced
@@ -244,8 +252,11 @@ class Task:
         self.by_host[peer.host.id] = peer
 
     def remove(self, peer: Peer) -> None:
-        """Take a peer out of the list; what it held and wanted is the caller's affair."""
+        """Take a peer out of the list and all turns; what it held and wanted is not seen to."""
         del self.by_host[peer.host.id]
+        self.blocked.pop(peer, None)
+        if peer in self.rotation:
+            self.rotation.remove(peer)
         last = self.peers.pop()
         if last is not peer:
             self.peers[peer.place] = last

@@ -10,7 +10,7 @@ from fixtures.swarmhosts import TASK, Hosts, Told, description
 from p2p import messages, rendezvous, runs
 from p2p.evaluator import DEFAULT, V2_1, Limits
 from p2p.grants import WINDOW_LEAST, Grants
-from p2p.isolation import FORGIVEN_AFTER, PROBATION_FIRST, Isolation
+from p2p.isolation import FORGIVEN_AFTER, PROBATION_FIRST, TRIAL, Isolation
 from p2p.messages import Announce, Description, Join, Origin, Publish
 from p2p.scheduler import Scheduler, Settings
 
@@ -268,11 +268,44 @@ def test_probation_doubles_ends_and_is_forgotten() -> None:
 
 def test_slow_is_what_two_children_find_slow_within_a_minute() -> None:
     isolation = Isolation()
-    assert isolation.late(A, B, 5, 0.0) is None
-    assert isolation.late(A, C, 2, 1.0) is None
-    assert isolation.late(A, C, 2, 90.0) is None
-    assert isolation.late(A, B, 3, 91.0) is None
-    assert isolation.late(A, C, 2, 92.0) is not None
+    for child, timeouts, when in ((B, 5, 0.0), (C, 2, 1.0), (C, 2, 90.0), (B, 3, 91.0)):
+        isolation.late(A, child, timeouts, when)
+        assert isolation.due() == float("inf")
+    isolation.late(A, C, 2, 92.0)
+    assert isolation.due() == 92.0 + TRIAL
+    assert isolation.judged(10, 92.5) == []
+    ((parent, sentence),) = isolation.judged(10, 92.0 + TRIAL)
+    assert (parent, sentence.reason) == (A, "slow")
+
+
+def test_who_serves_again_before_the_sentence_is_not_slow() -> None:
+    isolation = Isolation()
+    for child in (B, C):
+        isolation.late(A, child, 3, 0.0)
+    isolation.served(A, B)
+    assert isolation.judged(10, TRIAL) == []
+    assert isolation.due() == float("inf")
+
+
+def test_where_many_accuse_many_at_once_the_network_is_to_blame() -> None:
+    hosts = [bytes([number]) * 16 for number in range(20)]
+    isolation = Isolation()
+    for place, parent in enumerate(hosts[:10]):
+        for child in (hosts[10 + place], hosts[10 + (place + 1) % 10]):
+            isolation.late(parent, child, 3, 0.1 * place)
+    assert isolation.judged(20, 2.0) == []
+    for child in hosts[10:]:
+        isolation.late(hosts[0], child, 3, 60.0)
+    assert [parent for parent, _ in isolation.judged(20, 60.0 + TRIAL)] == [hosts[0]]
+
+
+def test_one_child_that_accuses_everybody_protects_nobody() -> None:
+    hosts = [bytes([number]) * 16 for number in range(20)]
+    isolation = Isolation()
+    for parent in hosts[1:]:
+        isolation.late(parent, hosts[0], 3, 0.0)
+    isolation.late(hosts[1], hosts[2], 3, 0.0)
+    assert [parent for parent, _ in isolation.judged(20, TRIAL)] == [hosts[1]]
 
 
 def test_who_is_set_aside_loses_children_and_grants_and_comes_back() -> None:
