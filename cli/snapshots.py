@@ -65,16 +65,20 @@ async def _images(request: SnapshotterRequest, needed: list[str]) -> AsyncIterat
         unpack = partial(unpack_image, client, request.gallery)
         gallery = Gallery(request.root, request.state, launch, unpack)
         sources = RegistrySources(client, request.gallery.setup, request.gallery.registries)
-        await gallery.start({LazyImage.decode(text).name for text in needed})
-        async with trio.open_nursery() as nursery:
-            images = RegistryImages(sources, gallery, nursery)
-            await images.restore(needed)
-            pulling = Pulling(client, request.gallery.registries, request.containerd, images)
-            nursery.start_soon(gallery.watch)
-            await nursery.start(serve_pulls, control_of(request.address), pulling)
-            yield images
-            nursery.cancel_scope.cancel()
-        await gallery.close()
+        try:
+            await gallery.start({LazyImage.decode(text).name for text in needed})
+            async with trio.open_nursery() as nursery:
+                images = RegistryImages(sources, gallery, nursery)
+                await images.restore(needed)
+                pulling = Pulling(client, request.gallery.registries, request.containerd, images)
+                nursery.start_soon(gallery.watch)
+                await nursery.start(serve_pulls, control_of(request.address), pulling)
+                yield images
+                nursery.cancel_scope.cancel()
+        finally:
+            # Also where a socket could not be had: nobody would know of the session.
+            with trio.CancelScope(shield=True):
+                await gallery.close()
 
 
 def _launcher(

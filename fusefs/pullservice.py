@@ -17,7 +17,7 @@ from rafs import RafsError
 
 from .claims import clear
 from .containerd.client import ContainerdError
-from .errors import FusefsError
+from .errors import FusefsError, MountFailed
 from .pulls import MAX_LINE, PullReply, PullRequest
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ _EXPECTED = (FusefsError, ContainerdError, ChunkstoreError, RafsError, OSError)
 async def serve_pulls(
     path: Path, pull: Pull, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Answer callers at *path* for ever."""
+    """Answer callers at *path* for ever; raises MountFailed where that cannot be had."""
     listener = await trio.to_thread.run_sync(_listen, path)
     limit = trio.CapacityLimiter(_PULLS)
     with trio.socket.from_stdlib_socket(listener) as listening:
@@ -56,6 +56,9 @@ def _listen(path: Path) -> socket.socket:
     before = os.umask(0o177)
     try:
         listener.bind(os.fspath(path))
+    except OSError as exc:
+        listener.close()
+        raise MountFailed(f"{path}: cannot listen: {exc.strerror}") from exc
     finally:
         os.umask(before)
     listener.listen(64)

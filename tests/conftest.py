@@ -12,6 +12,10 @@ import pytest
 
 from fixtures.command import Naiad
 from fixtures.command import naiad as running_naiad
+from fixtures.leftovers import MARK, Surroundings
+
+_PATIENCE = 10.0
+"""Seconds in which what the last test has ended is gone."""
 
 _PACKAGES = ("rafs", "chunkstore", "p2p", "fusefs", "cli")
 
@@ -24,6 +28,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "kernel" in item.keywords:
             item.add_marker(skip)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fail the run if mounts, processes, descriptors, loop devices or namespaces stay of it."""
+    os.environ[MARK] = str(os.getpid())
+    around = Surroundings.of(tmp_path_factory.getbasetemp(), os.environ[MARK])
+    yield
+    left = around.left(_PATIENCE)
+    assert not left, "\n".join(["the tests have left behind:", *left])
 
 
 @pytest.fixture(autouse=True)

@@ -1,11 +1,12 @@
 """From pull to a program's line: containers by overlayfs, naiad and, where it is there, stargz.
 
     python -m tests.bench.containers [--runs 5] [--json FILE] [--stargz PROGRAM] [--crowd 50]
-        DIR COMMAND [DIR COMMAND …]
+        [--link loopback] [--only CONTENDER] [--keep FOLDER] DIR COMMAND [DIR COMMAND …]
 
 DIR is a root directory, such as ``debootstrap --variant=minbase --include=python3-numpy bookworm
 DIR`` makes, and COMMAND what runs in it, quoted. Everything is cold for each run: content,
 snapshots, caches of snapshotters, page cache. Bytes are those that pass the link to the registry.
+With ``--keep`` the images are pushed once, whatever the runs; ``--runs 0`` does only that.
 Needs root, containerd, runc, docker-registry and skopeo; for stargz Debian's ctr-remote and a
 ``containerd-stargz-grpc``, which Debian has only the library of.
 """
@@ -17,6 +18,7 @@ import hashlib
 import json
 import shlex
 import shutil
+import statistics
 import subprocess
 import tempfile
 import time
@@ -35,6 +37,15 @@ from fixtures.node import Layer, Node, running_node, tar_of
 from .side_by_side import Table, drop_caches, own_memory
 
 RATES = {"loopback": None, "100 Mbit/s": 100e6 / 8}
+CONTENDERS = {
+    "naiad with list": "listed",
+    "naiad": "lazy",
+    "stargz optimised": "esgzopt",
+    "stargz": "esgz",
+    "overlayfs": "1",
+}
+"""Each with the tag of its image."""
+
 _GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 
@@ -73,9 +84,18 @@ class Bench:
     def __init__(self, node: Node, containerd: RealContainerd, stargz: Stargz | None) -> None:
         self.node, self.containerd, self.stargz = node, containerd, stargz
         self.bytes: dict[str, list[int]] = {}
+        self.pulls: dict[str, list[float]] = {}
+        """Seconds that the pull alone has taken."""
 
     def prepare(self, name: str, tree: Path, command: Sequence[str]) -> None:
-        """Push the image of *tree* in every form."""
+        """Push the image of *tree* in every form, unless it is there."""
+        note = self.node.registry.storage / f"prepared-{name}"
+        forms = f"{shlex.join(command)} {self.stargz is not None}"
+        if not note.exists() or note.read_text() != forms:
+            self._prepare(name, tree, command)
+            note.write_text(forms)
+
+    def _prepare(self, name: str, tree: Path, command: Sequence[str]) -> None:
         plain = tar_of(tree)
         digest = f"sha256:{hashlib.sha256(plain).hexdigest()}"
         layer = Layer(gzip.compress(plain, 6, mtime=0), media_type=_GZIP)
@@ -119,6 +139,7 @@ class Bench:
             drop_caches()
             start = time.perf_counter()
             self._pull(snapshotter, reference)
+            self.pulls.setdefault(what, []).append(time.perf_counter() - start)
             words = ("run", "--rm", "--snapshotter", snapshotter, reference, "bench", *command)
             said = self.containerd.ctr(*words, timeout=600)
             total = time.perf_counter() - start
@@ -171,10 +192,14 @@ class Bench:
 
 
 @contextmanager
-def ready(stargz: Path | None) -> Iterator[Bench]:
-    """Yield a bench on folders of its own."""
+def ready(stargz: Path | None, keep: Path | None) -> Iterator[Bench]:
+    """Yield a bench on folders of its own; what was pushed stays in *keep*."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="naiad-bench-")))
+        if keep is not None:
+            keep.mkdir(parents=True, exist_ok=True)
+            (folder / "node/registry").mkdir(parents=True)
+            (folder / "node/registry/storage").symlink_to(keep.absolute())
         rival = None
         plugins = {}
         if stargz is not None:
@@ -193,31 +218,52 @@ def ready(stargz: Path | None) -> Iterator[Bench]:
 @click.option("--json", "out", type=click.Path(path_type=Path))
 @click.option("--stargz", type=click.Path(exists=True, path_type=Path))
 @click.option("--crowd", default=50, show_default=True, help="Containers at once; 0: none.")
-def main(
-    images: tuple[str, ...], runs: int, out: Path | None, stargz: Path | None, crowd: int
+@click.option("--link", "links", type=click.Choice(list(RATES)), multiple=True)
+@click.option("--only", type=click.Choice([*CONTENDERS]), multiple=True)
+@click.option("--keep", type=click.Path(file_okay=False, path_type=Path))
+def main(  # noqa: PLR0913  # one for each option
+    images: tuple[str, ...],
+    runs: int,
+    out: Path | None,
+    stargz: Path | None,
+    crowd: int,
+    links: tuple[str, ...],
+    only: tuple[str, ...],
+    keep: Path | None,
 ) -> None:
     """Measure each image over each link."""
     table = Table(runs, out)
-    with ready(stargz) as bench:
+    wanted = [
+        what
+        for what in CONTENDERS
+        if (what in only if only else stargz is not None or not what.startswith("stargz"))
+    ]
+    with ready(stargz, keep) as bench:
         for tree, text in zip(images[::2], images[1::2], strict=True):
             name, command = Path(tree).name, shlex.split(text)
             bench.prepare(name, Path(tree), command)
-            contenders = {"naiad with list": "listed", "naiad": "lazy"}
-            if stargz is not None:
-                contenders |= {"stargz optimised": "esgzopt", "stargz": "esgz"}
-            contenders["overlayfs"] = "1"
-            for link, rate in RATES.items():
-                bench.bytes.clear()
-                measures: dict[str, Callable[[], float]] = {
-                    what: partial(bench.measure, what, f"{name}:{tag}", rate, command)
-                    for what, tag in contenders.items()
-                }
-                table.row(f"{name}, {link}: pull and run", "s", measures)
-                told = (f"{what} {max(size) / 1e6:.1f}" for what, size in bench.bytes.items())
-                print(f"{'':58s} {'   '.join(told)} MB fetched", flush=True)
+            for link in (links or RATES) if runs else ():
+                measured(bench, table, name, link, command, wanted)
             if crowd:
                 bench.crowd(f"{name}:listed", command, crowd)
     table.write()
+
+
+def measured(
+    bench: Bench, table: Table, name: str, link: str, command: Sequence[str], wanted: Sequence[str]
+) -> None:
+    """Measure one image over one link."""
+    bench.bytes.clear()
+    bench.pulls.clear()
+    measures: dict[str, Callable[[], float]] = {
+        what: partial(bench.measure, what, f"{name}:{CONTENDERS[what]}", RATES[link], command)
+        for what in wanted
+    }
+    table.row(f"{name}, {link}: pull and run", "s", measures)
+    told = (f"{what} {max(size) / 1e6:.1f}" for what, size in bench.bytes.items())
+    print(f"{'':58s} {'   '.join(told)} MB fetched", flush=True)
+    told = (f"{what} {statistics.median(took):.2f}" for what, took in bench.pulls.items())
+    print(f"{'':58s} {'   '.join(told)} s of it for the pull", flush=True)
 
 
 if __name__ == "__main__":

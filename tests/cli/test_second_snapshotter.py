@@ -13,6 +13,7 @@ from fixtures.containerd import mounts_below
 from fixtures.mounting import until
 from fixtures.node import Node
 from fixtures.registry import RealRegistry
+from fixtures.smalldisk import small_disk
 from fusefs.pulls import control_of
 
 pytestmark = pytest.mark.kernel
@@ -68,6 +69,21 @@ def test_a_snapshotter_that_cannot_listen_mounts_nothing(naiad: Naiad, tmp_path:
     assert str(tmp_path / "file") in refusal(naiad, tmp_path / "root", tmp_path / "file/x.sock")
     assert mounts_below(tmp_path / "root") == []
     assert not (tmp_path / "root/metadata.db").exists()
+
+
+def test_a_snapshotter_whose_socket_has_no_room_leaves_no_session(
+    naiad: Naiad, tmp_path: Path
+) -> None:
+    if os.geteuid():
+        pytest.skip("only root mounts for containers")
+    for files in (2, 3):  # room for folder and lock, and for the socket of pulls
+        root, disk = tmp_path / f"root{files}", tmp_path / f"disk{files}"
+        with small_disk(disk, "1m", files):
+            said = refusal(naiad, root, disk / "naiad.sock")
+            assert [path.name for path in disk.glob("*.sock*")] == ["naiad.sock.lock"]
+        assert str(disk) in said
+        assert mounts_below(root) == []
+        assert not list(naiad.state.glob("*/mount.json"))
 
 
 def test_the_folder_of_the_address_is_made(node: Node) -> None:
