@@ -1,14 +1,6 @@
-"""The command line's one translation: an error becomes a line on stderr and an exit code.
-
-0 done, 1 failed, 2 misuse (click's own). Expected errors never show a traceback; anything else is a
-bug, logged once with its traceback.
-"""
+"""What the command line calls the errors of all packages; loaded when there is one."""
 
 from __future__ import annotations
-
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import click
 
@@ -25,8 +17,6 @@ from chunkstore import (
 from fusefs.errors import Busy, Declined, FusefsError, MountFailed, NoAnswer, NotMounted
 from p2p.errors import BadPapers, P2pError, Unsafe, Untrusted
 from rafs.errors import BadImage, BadSource, NoEntry, RafsError, Unsupported, WrongKind
-
-logger = logging.getLogger(__name__)
 
 _SAID = (
     (Refused, "refused"),
@@ -60,67 +50,31 @@ Empty: it is somebody's answer in words of its own.
 """
 
 
-class Failed(click.ClickException):
-    """A command that could not do its work, said in one line."""
-
-    exit_code = 1
-
-    def show(self, file: object = None) -> None:
-        """Write the line to stderr."""
-        click.echo(f"naiad: {self.message}", err=True)
-
-
 def sentence(exc: BaseException) -> str | None:
     """Return the line that an expected error is told in, None for a bug."""
-    exc = _alone(exc)
+    exc = alone(exc)
     if isinstance(exc, click.ClickException):
         return exc.format_message()
     for kind, said in _SAID:
         if isinstance(exc, kind):
-            return f"{said}: {_one_line(exc)}" if said else _one_line(exc)
+            return f"{said}: {one_line(exc)}" if said else one_line(exc)
     if isinstance(exc, OSError) and exc.strerror:
         where = f"{_text(exc.filename)}: " if exc.filename is not None else ""
         return f"{where}{exc.strerror}"
-    return f"failed: {_one_line(exc)}" if isinstance(exc, OSError) else None
+    return f"failed: {one_line(exc)}" if isinstance(exc, OSError) else None
 
 
-def _alone(exc: BaseException) -> BaseException:
+def alone(exc: BaseException) -> BaseException:
     """Return what a nursery has wrapped, where that is one error."""
     while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
         exc = exc.exceptions[0]
     return exc
 
 
-def _one_line(exc: BaseException) -> str:
+def one_line(exc: BaseException) -> str:
+    """Return what *exc* says, or at least its name."""
     return " ".join(str(exc).split()) or type(exc).__name__
 
 
 def _text(name: object) -> str:
     return name.decode(errors="backslashreplace") if isinstance(name, bytes) else str(name)
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """Turn every error into one that click prints as a line with its exit code."""
-    try:
-        yield
-    except (click.ClickException, click.Abort, click.exceptions.Exit):
-        raise
-    except BrokenPipeError:
-        raise
-    except Exception as exc:
-        said = sentence(exc)
-        if said is None:
-            logger.exception("this is a bug in naiad")
-            bug = _alone(exc)
-            said = f"internal error: {type(bug).__name__}: {_one_line(bug)}"
-        raise Failed(said) from exc
-
-
-class Boundary(click.Group):
-    """A group whose commands fail in one line."""
-
-    def invoke(self, ctx: click.Context) -> object:
-        """Run the chosen command, translating what it raises."""
-        with translated():
-            return super().invoke(ctx)

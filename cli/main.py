@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 
 import click
 
-from .errors import Boundary
+from .boundary import Boundary
 from .logs import LEVELS, to_stderr
 
 COMMANDS = {
@@ -57,7 +56,8 @@ class LazyCommands(Boundary):
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted:
-        click.echo(f"naiad {importlib.metadata.version('naiad')}")
+        version = importlib.import_module("importlib.metadata").version
+        click.echo(f"naiad {version('naiad')}")
         ctx.exit()
 
 

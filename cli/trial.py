@@ -26,7 +26,7 @@ from fusefs.mountinfo import topmost
 from fusefs.sandbox import FAILED, Sandbox
 from rafs.targets.draft import Draft
 
-from .errors import Failed
+from .boundary import Failed
 from .options import DURATION
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -12,36 +12,24 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from fixtures.containerd import RealContainerd
-from fixtures.link import Link
 from fixtures.node import Layer, Node, running_node, small_root, tar_of
+from fixtures.readiness import Program, Readiness, readiness
 
 from .image import PROGRAM, VERSION, gather, step
 
 RATE = 100e6 / 8
 """Bytes per second that the link carries: 100 Mbit/s."""
 
-COMMAND = (f"/bin/{VERSION}", "-B", "-c", PROGRAM, "/records")
-ENVIRONMENT = ("--env", "PYTHONHOME=/", "--env", "LD_LIBRARY_PATH=/lib")
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One way to the program's output."""
-
-    pull: float
-    """Seconds."""
-    total: float
-    fetched: int
-    output: str
+LOOKUP = Program(
+    (f"/bin/{VERSION}", "-B", "-c", PROGRAM, "/records"),
+    ("--env", "PYTHONHOME=/", "--env", "LD_LIBRARY_PATH=/lib"),
+)
 
 
 def main() -> None:
@@ -62,9 +50,9 @@ def main() -> None:
                 "convert", "--plain-http", f"{host}/app:1", f"{host}/app:1-lazy", timeout=600
             )
             step(console, "ctr pull app:1 over 100 Mbit/s, and the program in it")
-            whole = measured(node, containerd, "app:1", "overlayfs")
+            whole = readiness(node, containerd, "app:1", "overlayfs", LOOKUP, RATE)
             step(console, "naiad pull app:1-lazy over the same link, and the program in it")
-            lazy = measured(node, containerd, "app:1-lazy", "naiad")
+            lazy = readiness(node, containerd, "app:1-lazy", "naiad", LOOKUP, RATE)
             step(console, "A container goes on while naiad's daemon is killed three times")
             lines = killed(node, containerd)
     assert lazy.output == whole.output, "both ways must say the same"
@@ -88,37 +76,6 @@ def complete(tree: Path) -> None:
             shutil.copy2(Path(found).resolve(), place)
 
 
-@contextmanager
-def slow(node: Node) -> Iterator[tuple[str, Link]]:
-    """Yield the registry's name at the end of the slow link, and the link."""
-    host, _, port = node.registry.host.partition(":")
-    with Link(host, int(port), rate=RATE) as link:
-        yield link.url.removeprefix("http://"), link
-
-
-def measured(node: Node, containerd: RealContainerd, name: str, snapshotter: str) -> Run:
-    """Pull the image called *name* and run the program from it."""
-    with slow(node) as (host, link):
-        image = f"{host}/{name}"
-        pull: Callable[[], object]
-        if snapshotter == "naiad":
-            words = ("pull", "--address", node.address, image)
-            pull = lambda: node.naiad.run(*words)  # noqa: E731
-        else:
-            pull = lambda: containerd.ctr(  # noqa: E731
-                "images", "pull", "--plain-http", image, timeout=600
-            )
-        start = time.monotonic()
-        pull()
-        pulled = time.monotonic()
-        output = containerd.ctr(
-            *("run", "--rm", "--snapshotter", snapshotter, *ENVIRONMENT, image, "demo", *COMMAND)
-        )
-        total = time.monotonic() - start
-        containerd.ctr("images", "rm", "--sync", image)
-        return Run(pulled - start, total, link.passed, output.strip())
-
-
 def killed(node: Node, containerd: RealContainerd) -> int:
     """Kill the daemon under a container that reads all the time; return how often it has read."""
     image = f"{node.registry.host}/app:1-lazy"
@@ -134,7 +91,7 @@ def killed(node: Node, containerd: RealContainerd) -> int:
     return len(lines)
 
 
-def table(lazy: Run, whole: Run) -> Table:
+def table(lazy: Readiness, whole: Readiness) -> Table:
     """Return the comparison as it is shown."""
     rows = Table(title="From pull to the program's output over 100 Mbit/s, nothing cached")
     rows.add_column("")

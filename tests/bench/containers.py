@@ -31,8 +31,8 @@ from pathlib import Path
 import click
 
 from fixtures.containerd import RealContainerd, mounts_below
-from fixtures.link import Link
 from fixtures.node import Layer, Node, running_node, tar_of
+from fixtures.readiness import Program, readiness
 
 from .side_by_side import Table, drop_caches, own_memory
 
@@ -88,76 +88,56 @@ class Bench:
         """Seconds that the pull alone has taken."""
 
     def prepare(self, name: str, tree: Path, command: Sequence[str]) -> None:
-        """Push the image of *tree* in every form, unless it is there."""
-        note = self.node.registry.storage / f"prepared-{name}"
-        forms = f"{shlex.join(command)} {self.stargz is not None}"
-        if not note.exists() or note.read_text() != forms:
-            self._prepare(name, tree, command)
-            note.write_text(forms)
+        """Push the image of *tree* in every form, but those that are there."""
+        source = f"{self.node.registry.host}/{name}:1"
+        forms: dict[str, Callable[[], object]] = {
+            "1": partial(self._push, name, tree),
+            "lazy": partial(self._convert, source, "lazy"),
+            "listed": partial(
+                self._convert, source, "listed", "--prefetch-from", shlex.join(command)
+            ),
+        }
+        if self.stargz is not None:
+            period = ("--period", "6", "--args", json.dumps(command))
+            forms["esgz"] = partial(self._optimise, source, "esgz", "convert", "--estargz")
+            forms["esgzopt"] = partial(self._optimise, source, "esgzopt", "optimize", *period)
+        for form, work in forms.items():
+            note = self.node.registry.storage / f"prepared-{name}-{form}"
+            if not note.exists():
+                work()
+                note.touch()
 
-    def _prepare(self, name: str, tree: Path, command: Sequence[str]) -> None:
+    def _push(self, name: str, tree: Path) -> None:
         plain = tar_of(tree)
         digest = f"sha256:{hashlib.sha256(plain).hexdigest()}"
         layer = Layer(gzip.compress(plain, 6, mtime=0), media_type=_GZIP)
         self.node.push([layer], f"{name}:1", [digest])
-        source = f"{self.node.registry.host}/{name}:1"
-        listed = ("--prefetch-from", shlex.join(command))
-        for options, tag in (((), "lazy"), (listed, "listed")):
-            words = (
-                "convert",
-                "--plain-http",
-                "--codec",
-                "zstd",
-                *options,
-                source,
-                f"{source[:-2]}:{tag}",
-            )
-            self.node.naiad.run(*words, timeout=1800)
-        if self.stargz is not None:
-            self._prepare_stargz(source, name, command)
 
-    def _prepare_stargz(self, source: str, name: str, command: Sequence[str]) -> None:
-        plain, best = f"{source[:-2]}:esgz", f"{source[:-2]}:esgzopt"
+    def _convert(self, source: str, tag: str, *options: str) -> None:
+        words = ("convert", "--plain-http", "--codec", "zstd", *options, source)
+        self.node.naiad.run(*words, f"{source[:-2]}:{tag}", timeout=1800)
+
+    def _optimise(self, source: str, tag: str, *words: str) -> None:
+        image = f"{source[:-2]}:{tag}"
         self.containerd.ctr("images", "pull", "--plain-http", source, timeout=600)
-        remote = ["ctr-remote", "--address", str(self.containerd.address), "images"]
-        for words in (
-            ["convert", "--estargz", "--oci", source, plain],
-            ["optimize", "--oci", "--period", "6", "--args", json.dumps(command), source, best],
-        ):
-            subprocess.run([*remote, *words], check=True, timeout=1800, stdout=subprocess.DEVNULL)
-        for image in (plain, best):
-            self.containerd.ctr("images", "push", "--plain-http", image, timeout=600)
+        remote = ["ctr-remote", "--address", str(self.containerd.address), "images", *words]
+        subprocess.run(
+            [*remote, "--oci", source, image], check=True, timeout=1800, stdout=subprocess.DEVNULL
+        )
+        self.containerd.ctr("images", "push", "--plain-http", image, timeout=600)
         self.containerd.clear()
 
     def measure(self, what: str, image: str, rate: float | None, command: Sequence[str]) -> float:
         """Return the seconds from the pull of *image* by *what* to the end of *command*."""
         self._clean()
-        host, _, port = self.node.registry.host.partition(":")
+        drop_caches()
         snapshotter = what.partition(" ")[0]
-        with Link(host, int(port), rate=rate) as link:
-            reference = f"{link.url.removeprefix('http://')}/{image}"
-            drop_caches()
-            start = time.perf_counter()
-            self._pull(snapshotter, reference)
-            self.pulls.setdefault(what, []).append(time.perf_counter() - start)
-            words = ("run", "--rm", "--snapshotter", snapshotter, reference, "bench", *command)
-            said = self.containerd.ctr(*words, timeout=600)
-            total = time.perf_counter() - start
-            assert said.strip(), "the program says a line"
-            self.bytes.setdefault(what, []).append(link.passed)
-            self.containerd.ctr("images", "rm", "--sync", reference)
-        return total
-
-    def _pull(self, snapshotter: str, reference: str) -> None:
-        if snapshotter == "naiad":
-            self.node.naiad.run("pull", "--address", self.node.address, reference)
-        elif snapshotter == "stargz":
-            remote = ["ctr-remote", "--address", str(self.containerd.address), "images", "rpull"]
-            subprocess.run(
-                [*remote, "--plain-http", reference], check=True, stdout=subprocess.DEVNULL
-            )
-        else:
-            self.containerd.ctr("images", "pull", "--plain-http", reference, timeout=600)
+        program = Program(command)
+        found = readiness(self.node, self.containerd, image, snapshotter, program, rate)
+        assert found.output, "the program says a line"
+        self.pulls.setdefault(what, []).append(found.pull)
+        self.bytes.setdefault(what, []).append(found.fetched)
+        return found.total
 
     def _clean(self) -> None:
         self.containerd.clear()

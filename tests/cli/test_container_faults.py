@@ -55,12 +55,6 @@ def build(node: Node, tree: Path, registry: RealRegistry, *options: str) -> str:
     return image
 
 
-def pull(
-    node: Node, image: str, *options: str, ok: bool = True
-) -> subprocess.CompletedProcess[str]:
-    return node.naiad.run("pull", "--address", node.address, *options, image, ok=ok)
-
-
 def run(containerd: RealContainerd, image: str, name: str, *command: str) -> tuple[int, str]:
     words = ("run", "--rm", "--snapshotter", "naiad", image, name, *command)
     done = containerd.run(*words, ok=False)
@@ -73,7 +67,7 @@ def test_a_registry_that_is_away_is_one_clear_line_and_leaves_nothing(
 ) -> None:
     with running_registry(tmp_path / "gone") as registry:
         image = build(node, shell_tree, registry)
-    done = pull(node, image, ok=False)
+    done = node.pull_from(image, ok=False)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert registry.host in done.stderr
@@ -92,7 +86,7 @@ def test_a_registry_that_hangs_fails_reads_in_time_and_disturbs_no_other_image(
     node.pull("small:lazy")
     (changed_tree / "data/late").write_bytes(os.urandom(24 << 20))
     image = build(node, changed_tree, other)
-    pull(node, image)
+    node.pull_from(image)
     assert run(containerd, image, "first", "/bin/true") == (0, "")
     with paused(other):
         code, said = run(containerd, image, "stuck", "/bin/md5sum", "/data/late")
@@ -112,10 +106,10 @@ def test_refused_credentials_are_said_and_good_ones_are_kept_nowhere(
         for name in told:
             del node.naiad.environment[name]
         for user in ([], ["--user", f"{USER}:wrong"]):
-            done = pull(node, image, *user, ok=False)
+            done = node.pull_from(image, *user, ok=False)
             assert done.returncode == 1
             assert "password" in done.stderr or "credential" in done.stderr
-        pull(node, image, "--user", f"{USER}:{PASSWORD}")
+        node.pull_from(image, "--user", f"{USER}:{PASSWORD}")
         assert run(containerd, image, "in", *_MD5) == (0, f"{digest}  /data/file\n")
         node.kill_daemon()
         drop_caches()
@@ -148,7 +142,7 @@ def test_a_bootstrap_that_fails_its_digest_is_not_mounted(
             data = bytearray(path.read_bytes())
             data[len(data) // 2] ^= 1
             path.write_bytes(data)
-    done = pull(node, image, ok=False)
+    done = node.pull_from(image, ok=False)
     assert done.returncode == 1
     assert "hash" in done.stderr
     containerd.collect()

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from chunkstore import CacheUnusable, Corrupt, Malformed, Missing, Refused, Unreachable
-from cli.errors import Boundary
+from cli.boundary import Boundary
 from cli.main import COMMANDS, main
 from fixtures.command import Naiad
 from fusefs.errors import Declined, NoAnswer
