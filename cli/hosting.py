@@ -21,6 +21,7 @@ from chunkstore.imagestore import ImageStore
 from chunkstore.origins.registryorigin import RegistryOrigin
 from chunkstore.scrub import scrub
 from fusefs import vfs
+from fusefs.beginnings import Beginnings
 from fusefs.blobfiles import BlobFiles
 from fusefs.control import Command
 from fusefs.daemon import Wired
@@ -170,7 +171,8 @@ class _Host:
                     direct = shown.driver == "erofs"
                     tree = BlobFiles(image.bootstrap) if direct else image.bootstrap
                     gone = trio.Event()
-                    shows = vfs.Image(showing.name, tree, store, direct, wholly=not direct)
+                    reader = Beginnings(store, image.bootstrap)
+                    shows = vfs.Image(showing.name, tree, reader, direct, wholly=not direct)
                     self.vfs.add(shows)
                     try:
                         task_status.started(_Hosted(image, store, proof, shown, scope, gone))

@@ -10,7 +10,9 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,6 +33,9 @@ _LEASE = 24 * 3600.0
 """Seconds after which containerd may collect what a pull that was killed has left."""
 
 _PART = 1 << 20
+
+_DOCUMENTS = 3
+"""Index, manifest and config, at once."""
 
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0)
 """Seconds."""
@@ -66,29 +71,38 @@ class Puller:
         """
         expires = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + _LEASE))
         lease = f"naiad-pull-{secrets.token_hex(8)}"
-        with Client(self._address, namespace) as client, client.leased(lease, expires):
-            self._put_documents(client, pulled)
+        with (
+            Client(self._address, namespace) as client,
+            client.leased(lease, expires),
+            ThreadPoolExecutor(_DOCUMENTS) as beside,
+        ):
+            # containerd brings each to the disk, which takes as long as everything else.
+            documents = [beside.submit(put) for put in self._documents(client, pulled)]
             for index in range(len(pulled.plan.layers)):
                 self._put_layer(client, pulled, index, report)
+            for document in documents:
+                document.result()
             client.put_image(Image(pulled.name, target=_described(pulled.top)))
 
-    def _put_documents(self, client: Client, pulled: Pulled) -> None:
-        """Store the documents, each labelled with what containerd's collector must keep for it."""
+    def _documents(self, client: Client, pulled: Pulled) -> Iterator[Callable[[], None]]:
+        """Yield what stores each document, labelled with what containerd must keep for it."""
         plan, reference = pulled.plan, pulled.plan.reference
         source = {f"containerd.io/distribution.source.{reference.host}": reference.repository}
         kept = {
             f"containerd.io/gc.ref.snapshot.{self._snapshotter}": plan.chain(len(plan.layers) - 1)
         }
         config = Descriptor(pulled.config.media_type, str(pulled.config.digest), pulled.config.size)
-        client.put_content(config, [pulled.config_data], kept | source)
+        yield partial(client.put_content, config, [pulled.config_data], kept | source)
         below = {"containerd.io/gc.ref.content.config": config.digest} | {
             f"containerd.io/gc.ref.content.l.{number}": str(layer.digest)
             for number, layer in enumerate(plan.layers)
         }
-        client.put_content(_described(pulled.manifest), [pulled.manifest.data], below | source)
-        if pulled.top != pulled.manifest:
-            below = {"containerd.io/gc.ref.content.m.0": str(pulled.manifest.digest)}
-            client.put_content(_described(pulled.top), [pulled.top.data], below | source)
+        manifest = pulled.manifest
+        yield partial(client.put_content, _described(manifest), [manifest.data], below | source)
+        if pulled.top != manifest:
+            below = {"containerd.io/gc.ref.content.m.0": str(manifest.digest)}
+            top = pulled.top
+            yield partial(client.put_content, _described(top), [top.data], below | source)
 
     def _put_layer(
         self, client: Client, pulled: Pulled, index: int, report: Callable[[str], None]

@@ -1,0 +1,60 @@
+"""Beginnings: a file whose first chunk is read is fetched on behind that, as far as a program goes.
+
+The kernel reads programs and libraries page by page as they are entered, and waits for each chunk
+anew. Whoever reads a file's beginning mostly goes on; so what follows comes in the same request.
+Where files begin a blob's chunks tell by themselves: a file's lie one behind the other, and all but
+its last are as large as the image's chunks are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from chunkstore import Blob, Buffer, Chunk, Extent
+from rafs import Bootstrap, ChunkMap
+
+from .vfs import Reader
+
+LIMIT = 8 << 20
+"""Bytes of a file: more than most programs and libraries have, and soon regretted of a database."""
+
+
+class Beginnings:
+    """A `vfs.Reader` that fetches files on."""
+
+    def __init__(self, reader: Reader, image: Bootstrap) -> None:
+        self.look = reader.look
+        self.want = reader.want
+        self.expect = reader.expect
+        self.held = reader.held
+        self._reader = reader
+        self._whole = image.chunk_size
+        self._maps: Mapping[str, ChunkMap] = {
+            blob.id: image.chunks(number) for number, blob in enumerate(image.blobs)
+        }
+
+    async def read(self, extents: Sequence[Extent]) -> Buffer:
+        """Return the bytes of *extents*, which are not all here; raises ChunkstoreError."""
+        for extent in extents:
+            if extent.blob is not None and extent.chunk is not None:
+                following = list(self._following(extent.blob, extent.chunk))
+                if following:
+                    self._reader.want(extent.blob, following)
+        return await self._reader.read(extents)
+
+    def _following(self, blob: Blob, chunk: Chunk) -> Iterator[Chunk]:
+        """Yield what follows *chunk* in its file, if it is the file's first."""
+        chunks = self._maps[blob.id]
+        before = chunks.get(chunk.index - 1) if chunk.index else None
+        if before is not None and before.size == self._whole:
+            return
+        last, size = chunk, chunk.size
+        while last.size == self._whole and size < LIMIT:
+            after = chunks.get(last.index + 1)
+            if after is None:
+                return
+            yield after
+            last, size = after, size + after.size
+
+    def __repr__(self) -> str:
+        return f"Beginnings({self._reader!r})"
