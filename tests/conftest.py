@@ -12,7 +12,7 @@ import pytest
 
 from fixtures.command import Naiad
 from fixtures.command import naiad as running_naiad
-from fixtures.leftovers import MARK, Surroundings
+from fixtures.leftovers import HOMES, MARK, Surroundings
 
 _PATIENCE = 10.0
 """Seconds in which what the last test has ended is gone."""
@@ -34,7 +34,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def nothing_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Fail the run if mounts, processes, descriptors, loop devices or namespaces stay of it."""
     os.environ[MARK] = str(os.getpid())
-    around = Surroundings.of(tmp_path_factory.getbasetemp(), os.environ[MARK])
+    homes = HOMES if os.environ.get("CI") else ()
+    around = Surroundings.of(tmp_path_factory.getbasetemp(), os.environ[MARK], homes)
     yield
     left = around.left(_PATIENCE)
     assert not left, "\n".join(["the tests have left behind:", *left])

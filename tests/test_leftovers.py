@@ -41,3 +41,11 @@ def test_mounts_that_stay_are_named(tmp_path: Path) -> None:
     assert found.startswith("mount ")
     assert str(tmp_path / "disk") in found
     assert around.left(0) == []
+
+
+def test_what_is_new_in_the_machines_own_folders_is_named(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/old").touch()
+    around = Surroundings.of(tmp_path, "homes", [str(tmp_path / "home")])
+    (tmp_path / "home/new").touch()
+    assert around.left(0) == [f"{tmp_path}/home/new"]

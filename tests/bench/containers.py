@@ -129,9 +129,9 @@ class Bench:
 
     def measure(self, what: str, image: str, rate: float | None, command: Sequence[str]) -> float:
         """Return the seconds from the pull of *image* by *what* to the end of *command*."""
-        self._clean()
-        drop_caches()
         snapshotter = what.partition(" ")[0]
+        self._clean(snapshotter)
+        drop_caches()
         program = Program(command)
         found = readiness(self.node, self.containerd, image, snapshotter, program, rate)
         assert found.output, "the program says a line"
@@ -139,19 +139,21 @@ class Bench:
         self.bytes.setdefault(what, []).append(found.fetched)
         return found.total
 
-    def _clean(self) -> None:
+    def _clean(self, snapshotter: str) -> None:
+        """Have a containerd without images, and a *snapshotter* that knows nothing."""
         self.containerd.clear()
-        self.node.stop()
-        shutil.rmtree(self.node.naiad.cache, ignore_errors=True)
-        self.node.start()
-        self.containerd.reach_snapshotter()
-        if self.stargz is not None:
+        if snapshotter == "naiad":
+            self.node.stop()
+            shutil.rmtree(self.node.naiad.cache, ignore_errors=True)
+            self.node.start()
+            self.containerd.reach_snapshotter()
+        elif snapshotter == "stargz" and self.stargz is not None:
             self.stargz.start()
             self.containerd.reach_snapshotter("stargz")
 
     def crowd(self, image: str, command: Sequence[str], count: int) -> None:
         """Start *count* containers at once and print what it took."""
-        self._clean()
+        self._clean("naiad")
         drop_caches()
         reference = f"{self.node.registry.host}/{image}"
         log = self.node.naiad.folder / "registry/log"
