@@ -131,7 +131,8 @@ def _place(request: FetchRequest, client: Client) -> tuple[Url, Ask]:
         return Url.parse(request.url), client.request
     named = _reference(request.url)
     who = Credentials.of(os.environ)
-    found = Registry(named, client, credentials=who, plain_http=request.setup.plain_http)
+    plain = request.setup.plain_http or named.is_local
+    found = Registry(named, client, credentials=who, plain_http=plain)
     return found.url(f"blobs/{named.digest}"), found.ask
 
 

@@ -53,4 +53,5 @@ def reference(text: str) -> Reference:
 def registry(named: Reference, client: Client, *, plain_http: bool) -> Registry:
     """Return the registry that *named* lies in, spoken to as this user."""
     who = Credentials.of(os.environ)
-    return Registry(named, client, credentials=who, plain_http=plain_http)
+    plain = plain_http or named.is_local
+    return Registry(named, client, credentials=who, plain_http=plain)

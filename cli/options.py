@@ -200,7 +200,11 @@ def setup_options(command: Callable[..., object]) -> Callable[..., object]:
     """Add ``--cache`` and ``--plain-http``, which *command* gets as one Setup."""
 
     @cache_option
-    @click.option("--plain-http", is_flag=True, help="Speak HTTP, not HTTPS, with a registry.")
+    @click.option(
+        "--plain-http",
+        is_flag=True,
+        help="Speak HTTP, not HTTPS, with a registry; with one on loopback that is so.",
+    )
     @functools.wraps(command)
     def gathered(cache: Path, plain_http: bool, **others: object) -> object:
         return command(setup=Setup(cache.absolute(), plain_http), **others)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from pathlib import Path
 
@@ -37,20 +36,10 @@ def registry(
 
 def is_plain(reference: Reference, registries: Registries) -> bool:
     """Say whether the registry of *reference* speaks HTTP."""
-    return reference.host in registries.plain or _is_loopback(reference.host)
+    return reference.host in registries.plain or reference.is_local
 
 
 def _usual() -> list[Path]:
     home = Path(os.environ.get("HOME") or "/root")
     docker = Path(os.environ.get("DOCKER_CONFIG") or home / ".docker")
     return [docker / "config.json", Path("/run/containers/0/auth.json")]
-
-
-def _is_loopback(host: str) -> bool:
-    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-    if name == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name.strip("[]")).is_loopback
-    except ValueError:
-        return False

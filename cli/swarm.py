@@ -146,7 +146,8 @@ def seedable(image: str, *, plain_http: bool) -> str:
         named = Reference.parse(image)
     except Malformed:
         return ""
-    return f"{_PLAIN if plain_http else _SECURE}{named.host}/{named.repository}"
+    plain = plain_http or named.is_local
+    return f"{_PLAIN if plain else _SECURE}{named.host}/{named.repository}"
 
 
 @asynccontextmanager

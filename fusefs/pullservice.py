@@ -41,13 +41,16 @@ async def serve_pulls(
     """Answer callers at *path* for ever; raises MountFailed where that cannot be had."""
     listener = await trio.to_thread.run_sync(_listen, path)
     limit = trio.CapacityLimiter(_PULLS)
-    with trio.socket.from_stdlib_socket(listener) as listening:
-        async with trio.open_nursery() as nursery:
-            task_status.started()
-            while True:
-                async with limit:
-                    caller, _ = await listening.accept()
-                nursery.start_soon(_answer, trio.SocketStream(caller), pull, limit)
+    try:
+        with trio.socket.from_stdlib_socket(listener) as listening:
+            async with trio.open_nursery() as nursery:
+                task_status.started()
+                while True:
+                    async with limit:
+                        caller, _ = await listening.accept()
+                    nursery.start_soon(_answer, trio.SocketStream(caller), pull, limit)
+    finally:
+        _forget(path)
 
 
 def _listen(path: Path) -> socket.socket:
@@ -63,6 +66,10 @@ def _listen(path: Path) -> socket.socket:
         os.umask(before)
     listener.listen(64)
     return listener
+
+
+def _forget(path: Path) -> None:
+    path.unlink(missing_ok=True)
 
 
 async def _answer(caller: trio.SocketStream, pull: Pull, limit: trio.CapacityLimiter) -> None:

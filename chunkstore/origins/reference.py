@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass, replace
 
@@ -12,6 +13,7 @@ _PART = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_PART}(?:/{_PART})*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::[0-9]{1,5})?")
+_PORT = re.compile(r":[0-9]{1,5}$")
 _LONGEST = 255
 """Characters of host and repository together, as registries bound them."""
 
@@ -50,6 +52,19 @@ class Reference:
     def server(self) -> str:
         """The host and port that answer for it."""
         return _HUB_SERVER if self.host == _HUB else self.host
+
+    @property
+    def is_local(self) -> bool:
+        """Whether its registry is on this machine: such speak HTTP, unless it is their port 443."""
+        name = _PORT.sub("", self.host)
+        if self.host == f"{name}:443":
+            return False
+        if name == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(name.strip("[]")).is_loopback
+        except ValueError:
+            return False
 
     @property
     def name(self) -> str:

@@ -46,6 +46,9 @@ CONTENDERS = {
 }
 """Each with the tag of its image."""
 
+_REQUEST = '"GET /v2/'
+"""In the registry's log, once for each."""
+
 _GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 
@@ -157,19 +160,20 @@ class Bench:
         drop_caches()
         reference = f"{self.node.registry.host}/{image}"
         log = self.node.naiad.folder / "registry/log"
-        before = log.read_text().count("GET /v2/")
+        before = log.read_text().count(_REQUEST)
         start = time.perf_counter()
         self.node.pull(image)
+        run = partial(self.containerd.container, reference)
         with ThreadPoolExecutor(count) as pool:
-            for number in range(count):
-                pool.submit(self.containerd.container, reference, f"crowd{number}", *command)
+            said = [pool.submit(run, f"crowd{number}", *command) for number in range(count)]
         total = time.perf_counter() - start
+        assert len({one.result() for one in said}) == 1, "all say the same"
         facts = self.node.image_facts(image.partition(":")[0])
-        requests = log.read_text().count("GET /v2/") - before
+        requests = log.read_text().count(_REQUEST) - before
         memory = own_memory(self.node.daemon())
-        print(f"{count} containers of {image} at once: {total:.1f} s, daemon {memory:.0f} MiB of")
-        print(f"  its own, {requests} lines of requests in the registry's log, chunks fetched")
-        print(f"  {facts['sources']}, in the image {facts['chunks']}")
+        print(f"{count} containers of {image} at once: {total:.1f} s, {requests} requests to the")
+        print(f"  registry, daemon {memory:.0f} MiB of its own; fetched {facts['sources']},")
+        print(f"  here {facts['ready_bytes']} bytes, in the image {facts['chunks']} chunks")
         self.containerd.clear()
 
 

@@ -221,3 +221,19 @@ def test_references(text: str, host: str, repository: str, name: str) -> None:
 def test_what_is_no_reference_is_malformed(text: str) -> None:
     with pytest.raises(Malformed):
         Reference.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("host", "is_local"),
+    [
+        ("localhost", True),
+        ("localhost:5000", True),
+        ("127.0.0.1:5000", True),
+        ("[::1]:5000", True),
+        ("localhost:443", False),
+        ("127.0.0.1.example", False),
+        ("10.0.0.1:5000", False),
+    ],
+)
+def test_only_registries_of_this_machine_are_local(host: str, is_local: bool) -> None:
+    assert Reference.parse(f"{host}/app").is_local == is_local

@@ -90,6 +90,7 @@ def test_fifty_containers_at_once_fetch_each_chunk_once(
     sources = facts["sources"]
     assert isinstance(sources, dict)
     assert sources["origin"]["chunks"] <= facts["chunks"]
+    assert sources["origin"]["bytes"] == facts["ready_bytes"], "each of them once"
 
 
 def test_a_kubelet_pulls_lazily_and_runs_pods_through_the_snapshotter(

@@ -92,3 +92,5 @@ def test_the_folder_of_the_address_is_made(node: Node) -> None:
     node.address = node.address.with_name("new") / "deep/naiad.sock"
     node.start()
     until(control_of(node.address).is_socket)
+    node.stop()
+    assert [path.name for path in node.address.parent.iterdir()] == ["naiad.sock.lock"]
