@@ -3,22 +3,26 @@
     python -m tests.longer.kills DIR [KILLS]
 
 DIR is a root directory with redis and gcc, such as ``debootstrap --variant=minbase
---include=redis-server,gcc,libc6-dev bookworm DIR`` makes. Prints what each container has done; one
-that notices anything ends with an error.
+--include=redis-server,gcc,libc6-dev bookworm DIR`` makes. Prints what each container has done and
+how long its longest round took, beside the median one; one that notices more than a pause ends with
+an error.
 """
 
 from __future__ import annotations
 
+import itertools
+import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from fixtures.mounting import until
 from fixtures.node import running_node
 from tests.bench.side_by_side import drop_caches
 
-_LOOP = "while [ ! -e /tmp/end ]; do {work} || exit 1; done"
+_LOOP = "while [ ! -e /tmp/end ]; do {work} || exit 1; date +@%s.%N; done"
 _WORK = {
     "sums": "find /usr/lib /usr/bin -type f -size -200k | sort | head -2000 | "
     "xargs md5sum | md5sum || exit 1",
@@ -56,12 +60,20 @@ def main() -> None:
             words = ("tasks", "exec", "--exec-id", "end", what, "/bin/touch", "/tmp/end")
             containerd.ctr(*words)
             output, _ = process.communicate(timeout=300)
-            lines = output.splitlines()
-            print(f"{what}: code {process.returncode}, {len(lines)} lines, the last: {lines[-1]}")
-            if what == "sums":
-                print(f"  different sums: {len(set(lines))}")
+            tell(what, process.returncode, output.splitlines())
         print(f"daemon's restarts: {node.naiad.status(node.session)['restarts']}")
         containerd.clear()
+
+
+def tell(what: str, code: int | None, lines: Sequence[str]) -> None:
+    """Print what a container did."""
+    times = [float(line[1:]) for line in lines if line.startswith("@")]
+    rounds = [after - before for before, after in itertools.pairwise(times)]
+    said = [line for line in lines if not line.startswith("@")]
+    print(f"{what}: code {code}, {len(times)} rounds, the last line: {said[-1]}")
+    print(f"  longest round {max(rounds):.2f} s, the median one {statistics.median(rounds):.2f} s")
+    if what == "sums":
+        print(f"  different sums: {len(set(said))}")
 
 
 if __name__ == "__main__":
