@@ -74,6 +74,29 @@ def test_images_that_share_blobs_are_removed_one_by_one(
     assert list((node.root / "images").iterdir()) == []
 
 
+def test_the_cache_counts_what_images_use_and_nothing_when_they_are_gone(
+    node: Node, containerd: RealContainerd, lazy: str, digest: str
+) -> None:
+    node.pull("small:lazy")
+    assert read(containerd, lazy, "counted") == digest
+    folder = node.naiad.cache / "blobs"
+    found = node.naiad.json("cache", "ls", "--json")
+    assert isinstance(found, list)
+    assert sum(one["allocated"] for one in found) == allocated(folder)
+    in_use = [one for one in found if one["in_use"]]
+    assert sum(one["ready_size"] for one in in_use) == node.image_facts("small")["ready_bytes"]
+    containerd.clear()
+    until(lambda: not node.naiad.status(node.session)["images"])
+    node.naiad.run("cache", "gc")
+    assert node.naiad.json("cache", "ls", "--json") == []
+    assert list(folder.iterdir()) == []
+
+
+def allocated(folder: Path) -> int:
+    """Return the bytes that the blobs' data takes on the disk."""
+    return sum(path.stat().st_blocks * 512 for path in folder.glob("*.data"))
+
+
 def test_fifty_containers_at_once_fetch_each_chunk_once(
     node: Node, containerd: RealContainerd, tmp_path: Path, shell_tree: Path, digest: str
 ) -> None:
