@@ -116,6 +116,32 @@ def test_fifty_containers_at_once_fetch_each_chunk_once(
     assert sources["origin"]["bytes"] == facts["ready_bytes"], "each of them once"
 
 
+def test_many_clients_make_commit_view_and_remove_snapshots_at_once(
+    node: Node, containerd: RealContainerd
+) -> None:
+    def work(number: int) -> str:
+        said = ""
+        for words in (
+            ("prepare", f"new{number}"),
+            ("commit", f"layer{number}", f"new{number}"),
+            ("view", f"seen{number}", f"layer{number}"),
+            ("prepare", f"above{number}", f"layer{number}"),
+            ("mounts", "/mnt", f"above{number}"),
+            ("info", f"layer{number}"),
+            ("rm", f"seen{number}", f"above{number}"),
+            ("rm", f"layer{number}"),
+        ):
+            said += containerd.ctr("snapshots", "--snapshotter", "naiad", *words)
+        return said
+
+    with ThreadPoolExecutor(8) as pool:
+        for number, said in enumerate(pool.map(work, range(16))):
+            assert "mount -t overlay" in said
+            assert f'"layer{number}"' in said
+    assert containerd.snapshots() == []
+    assert list((node.root / "snapshots").iterdir()) == []
+
+
 def test_a_kubelet_pulls_lazily_and_runs_pods_through_the_snapshotter(
     node: Node,
     containerd: RealContainerd,
