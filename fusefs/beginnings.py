@@ -1,9 +1,11 @@
 """Beginnings: a file whose first chunk is read is fetched on behind that, as far as a program goes.
 
 The kernel reads programs and libraries page by page as they are entered, and waits for each chunk
-anew. Whoever reads a file's beginning mostly goes on; so what follows comes in the same request.
-Where files begin a blob's chunks tell by themselves: a file's lie one behind the other, and all but
-its last are as large as the image's chunks are.
+anew. Whoever reads a file's beginning mostly goes on, and so does who reads on behind what is here;
+so what follows comes in the same request. Who reads here and there in a large file finds nothing
+before the chunk that it misses, and gets no more. Where files begin a blob's chunks tell by
+themselves: a file's lie one behind the other, and all but its last are as large as the image's
+chunks are.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from rafs import Bootstrap, ChunkMap
 from .vfs import Reader
 
 LIMIT = 8 << 20
-"""Bytes of a file: more than most programs and libraries have, and soon regretted of a database."""
+"""Bytes that follow: more than most programs and libraries have, and cheap enough to be wrong."""
 
 
 class Beginnings:
@@ -43,10 +45,10 @@ class Beginnings:
         return await self._reader.read(extents)
 
     def _following(self, blob: Blob, chunk: Chunk) -> Iterator[Chunk]:
-        """Yield what follows *chunk* in its file, if it is the file's first."""
+        """Yield what follows *chunk* in its file, if it begins it or goes on from what is here."""
         chunks = self._maps[blob.id]
         before = chunks.get(chunk.index - 1) if chunk.index else None
-        if before is not None and before.size == self._whole:
+        if before is not None and before.size == self._whole and not self._is_here(blob, before):
             return
         last, size = chunk, chunk.size
         while last.size == self._whole and size < LIMIT:
@@ -55,6 +57,10 @@ class Beginnings:
                 return
             yield after
             last, size = after, size + after.size
+
+    def _is_here(self, blob: Blob, chunk: Chunk) -> bool:
+        with self._reader.held([Extent(blob, chunk, 0, chunk.size)], paged_in=False) as found:
+            return found is not None
 
     def __repr__(self) -> str:
         return f"Beginnings({self._reader!r})"

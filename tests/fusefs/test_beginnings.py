@@ -51,7 +51,7 @@ async def test_a_file_whose_beginning_is_missing_is_fetched_on(
     folder: Path, name: str, start: int, following: int
 ) -> None:
     image = Bootstrap.open(folder / "image/image.boot")
-    wanting = DecodedFiles(folder / "decoded")
+    wanting = DecodedFiles(folder / "decoded", ready=False)
     reader = Beginnings(wanting, image)
     nid = image.lookup(image.root, name.encode())
     assert nid is not None
@@ -62,4 +62,20 @@ async def test_a_file_whose_beginning_is_missing_is_fetched_on(
     assert extent.chunk is not None
     first = extent.chunk.index + 1
     assert wanting.wanted == list(range(first, first + following))
+    image.close()
+
+
+async def test_who_goes_on_behind_what_is_here_gets_more_and_who_jumps_does_not(
+    folder: Path,
+) -> None:
+    image = Bootstrap.open(folder / "image/image.boot")
+    wanting = DecodedFiles(folder / "decoded", ready=False)
+    reader = Beginnings(wanting, image)
+    nid = image.lookup(image.root, b"e")
+    assert nid is not None
+    for start, following in ((0, True), (100, False), (101, True), (500, False), (499, False)):
+        wanting.wanted.clear()
+        await reader.read(image.extents(nid, start * CHUNK, (start + 1) * CHUNK))
+        assert bool(wanting.wanted) == following, start
+    assert wanting.lent == 0
     image.close()
