@@ -7,17 +7,18 @@
     ← {"digest": "sha256:…"}  or  {"error": "…"}                    and one of these
 
 The snapshotter does the work because it is there: it has containerd's and the registry's clients at
-hand, which take longer to load than a lazy pull takes.
+hand, which take longer to load than a lazy pull takes. For the same reason these few values are
+written by ``json``, and who asks loads nothing else.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-
-import msgspec
 
 from .errors import Declined, NoAnswer
 
@@ -25,7 +26,8 @@ MAX_LINE = 1 << 16
 """Bytes of a line."""
 
 
-class PullRequest(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+@dataclass(frozen=True, slots=True)
+class PullRequest:
     """What is to be pulled."""
 
     reference: str
@@ -34,14 +36,16 @@ class PullRequest(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknow
     """What containerd calls it."""
     platform: str = ""
     """``OS/ARCHITECTURE[/VARIANT]``; empty: this machine's."""
-    user: str = ""
-    secret: str = ""
+    user: str = field(default="", repr=False)
+    secret: str = field(default="", repr=False)
 
-    def __repr__(self) -> str:
-        return f"PullRequest({self.reference})"
+    def encode(self) -> bytes:
+        """Return it as a line."""
+        return json.dumps(asdict(self)).encode() + b"\n"
 
 
-class PullReply(msgspec.Struct, frozen=True, omit_defaults=True):
+@dataclass(frozen=True, slots=True)
+class PullReply:
     """One line of the answer."""
 
     said: str = ""
@@ -51,7 +55,17 @@ class PullReply(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def encode(self) -> bytes:
         """Return it as a line."""
-        return msgspec.json.encode(self) + b"\n"
+        told = {name: text for name, text in asdict(self).items() if text}
+        return json.dumps(told).encode() + b"\n"
+
+    @classmethod
+    def decode(cls, line: bytes) -> PullReply:
+        """Read a line; raises ValueError."""
+        told = json.loads(line)
+        if not isinstance(told, dict):
+            raise ValueError("it is no object")
+        said, digest, error = (str(told.get(name, "")) for name in ("said", "digest", "error"))
+        return cls(said, digest, error)
 
 
 def control_of(address: Path) -> Path:
@@ -69,10 +83,10 @@ def pull(address: Path, request: PullRequest, patience: float) -> Iterator[PullR
         caller.settimeout(patience)
         try:
             caller.connect(os.fspath(path))
-            caller.sendall(msgspec.json.encode(request) + b"\n")
+            caller.sendall(request.encode())
             with caller.makefile("rb") as lines:
                 while line := lines.readline(MAX_LINE):
-                    reply = msgspec.json.decode(line, type=PullReply)
+                    reply = PullReply.decode(line)
                     if reply.error:
                         raise Declined(reply.error)
                     yield reply
@@ -80,6 +94,6 @@ def pull(address: Path, request: PullRequest, patience: float) -> Iterator[PullR
                         return
         except (FileNotFoundError, ConnectionRefusedError) as exc:
             raise NoAnswer(f"{path}: no naiad snapshotter listens there") from exc
-        except (OSError, msgspec.MsgspecError) as exc:
+        except (OSError, ValueError) as exc:
             raise NoAnswer(f"{path}: {exc}") from exc
     raise NoAnswer(f"{path}: the snapshotter ended")
