@@ -6,10 +6,12 @@ from fusefs.daemon import run_daemon
 from fusefs.supervisor import Handoff
 from p2p.errors import P2pError
 
+from .openfiles import allow_many
 from .setup import MountRequest
 from .stack import wired
 
 
 def run(handoff: Handoff, request: MountRequest) -> None:
     """Serve *request*'s image until it is unmounted."""
+    allow_many()
     run_daemon(handoff, lambda: wired(request, handoff), P2pError)

@@ -7,9 +7,11 @@ from fusefs.supervisor import Handoff
 from p2p.errors import P2pError
 
 from .hosting import hosted
+from .openfiles import allow_many
 from .setup import GalleryRequest
 
 
 def run(handoff: Handoff, request: GalleryRequest) -> None:
     """Serve the images that the snapshotter names until the session is unmounted."""
+    allow_many()
     run_daemon(handoff, lambda: hosted(request, handoff), P2pError)

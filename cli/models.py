@@ -1,22 +1,28 @@
 """Images made of listings, whose chunks have no digests: what they are read from.
 
 A hub tells its files with their checksums; so does the manifest of a model artifact, where every
-file that is a layer as it is (``.raw``) has the layer's digest.
+file that is a layer as it is (``.raw``) has the layer's digest. Files in a layer that is a plain
+tar are read where they lie in it, and checked with the whole tar: its headers are looked through
+when it is mounted, on the connection's word as all of it is until then.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from chunkstore import Origin
+from chunkstore import Buffer, Digest, Origin
 from chunkstore.checksum import Checksum, Kind
 from chunkstore.origins.manifest import Manifest
 from chunkstore.whole import Whole
 from rafs import Unsupported
 from rafs.sources import modelpack
+from rafs.sources.archive import Archive
 from rafs.sources.documents import Descriptor
+from rafs.sources.seeking import Seeking
+from rafs.tarformat import Member, Type, shown
 from rafs.unhashed import Unread
 
 FUSE_ALONE = "only FUSE can drop what turns out to be wrong"
@@ -55,17 +61,61 @@ def is_model(manifest: Manifest) -> bool:
     return modelpack.is_model_type(manifest.artifact_type or manifest.config.media_type)
 
 
-def unread(manifest: Manifest) -> Sequence[Unread]:
-    """Return the files of a model artifact; raises BadSource, Unsupported where some are packed."""
+Read = Callable[[str, int, int], Buffer]
+"""Returns a range of a layer, by the layer's hexadecimal digest; in a thread."""
+
+
+def layers(manifest: Manifest) -> Sequence[Descriptor]:
+    """Return the layers of a model artifact; raises BadSource, Unsupported for what is packed."""
     found = []
     for entry in manifest.layers:
-        digest, facts = entry.digest, dict(entry.annotations or {})
-        layer = Descriptor(entry.media_type, str(digest), entry.size, facts)
-        if not modelpack.is_raw(layer):
+        facts = dict(entry.annotations or {})
+        layer = Descriptor(entry.media_type, str(entry.digest), entry.size, facts)
+        if modelpack.form(layer) not in ("raw", "tar"):
             raise Unsupported(
-                f"layer {digest}: a tar has no files to be read by themselves: "
+                f"layer {layer.digest}: a compressed tar has no files to be read by themselves: "
                 "let naiad build make an image of it"
             )
-        checksum = Checksum(Kind(digest.algorithm.value), digest.raw)
-        found.append(Unread(modelpack.path_of_layer(layer), entry.size, checksum))
+        found.append(layer)
     return found
+
+
+def unread(manifest: Manifest, read: Read) -> Sequence[Unread]:
+    """Return the files of a model artifact, whose tars are looked through by *read*.
+
+    Raises BadSource, Unsupported where they cannot be read where they lie.
+    """
+    found: list[Unread] = []
+    for layer in layers(manifest):
+        digest = Digest.parse(layer.digest)
+        checksum = Checksum(Kind(digest.algorithm.value), digest.raw)
+        if modelpack.form(layer) == "raw":
+            found.append(Unread(modelpack.path_of_layer(layer), layer.size, checksum))
+        else:
+            name = f"layer {layer.digest}"
+            tar = Archive(Seeking(partial(read, digest.hex), layer.size, name))
+            within = ((member, (layer.size, tar.stream.position)) for member in tar)
+            found += (
+                Unread(_text(member, name), member.size, checksum, place, member.mode & 0o777)
+                for member, place in within
+                if _is_file(member, name)
+            )
+    return found
+
+
+def _text(member: Member, where: str) -> str:
+    try:
+        return member.name.decode()
+    except UnicodeDecodeError as exc:
+        raise Unsupported(f"{where}: {shown(member.name)} is not in UTF-8") from exc
+
+
+def _is_file(member: Member, where: str) -> bool:
+    """Say whether a member is a file as it is; folders are made as paths want them."""
+    if member.type is Type.FILE and member.regions is None:
+        return True
+    if member.type is Type.DIRECTORY:
+        return False
+    raise Unsupported(
+        f"{where}: {shown(member.name)} is no plain file: let naiad build make an image of it"
+    )

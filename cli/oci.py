@@ -10,6 +10,7 @@ import os
 import tarfile
 import tempfile
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import IO, BinaryIO, Protocol
 
@@ -34,8 +35,8 @@ from chunkstore.origins.wholesorigin import WholesOrigin
 from rafs import BadImage, Bootstrap, Unsupported, unhashed
 from rafs.toc import MAX_BOOTSTRAP
 
-from .models import Files, is_model, unread
-from .places import Promise
+from .models import Files, is_model, layers, unread
+from .places import Promise, read_range
 
 BOOTSTRAP_ANNOTATION = "containerd.io/snapshot/nydus-bootstrap"
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -76,7 +77,7 @@ class Layers:
         found = await self._store.manifest()
         if is_model(found):
             self._model = found
-            told = "\n".join(map(str, (self._where, *unread(found))))
+            told = "\n".join(map(str, (self._where, *layers(found))))
             return Promise(packed=Digest.of(told.encode(), Algorithm.SHA256))
         self._layer = bootstrap_layer(found)
         return Promise(packed=self._layer.digest)
@@ -84,7 +85,8 @@ class Layers:
     async def fetch(self, out: BinaryIO) -> None:
         """Fetch the bootstrap's layer and take the bootstrap out of it, or make it of a model."""
         if self._model is not None:
-            files = unread(self._model)
+            read = partial(read_range, self.origin)
+            files = await trio.to_thread.run_sync(unread, self._model, read)
             await trio.to_thread.run_sync(unhashed.encode, self._where, files, out)
             return
         layer = self._layer or bootstrap_layer(await self._store.manifest())

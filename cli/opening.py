@@ -17,6 +17,7 @@ from chunkstore.origins.hubname import PREFIX
 from chunkstore.origins.registryorigin import RegistryOrigin
 from chunkstore.retrying import Retrying
 from rafs import Bootstrap, ci
+from rafs.separate import separate
 
 from .bootstraps import Bootstraps
 from .clients import client_of
@@ -87,6 +88,8 @@ async def opened_at(
     try:
         bootstrap, digest = await bootstrap_at(place, kept, pin, again)
         try:
+            if _is_unhashed(place, unhashed):
+                bootstrap = separate(bootstrap)
             files = _files(name, place, bootstrap, unhashed)
             source = files.origin if files else place.origin
             origin = Retrying(source, deadline=setup.patience)
@@ -127,11 +130,16 @@ async def _alone(name: str, setup: Setup) -> Bootstrap:
         return bootstrap
 
 
+def _is_unhashed(place: Place, unhashed: Unhashed) -> bool:
+    """Say whether the image at *place* is one whose chunks have no digests."""
+    if not isinstance(place, HubPlace | Layers):
+        return False
+    return place.is_unhashed or unhashed is Unhashed.KNOWN
+
+
 def _files(name: str, place: Place, bootstrap: Bootstrap, unhashed: Unhashed) -> Files | None:
     """Return what an image is read from whose chunks have no digests; None for any other."""
-    if not isinstance(place, HubPlace | Layers):
-        return None
-    if not place.is_unhashed and unhashed is not Unhashed.KNOWN:
+    if not isinstance(place, HubPlace | Layers) or not _is_unhashed(place, unhashed):
         return None
     if unhashed is Unhashed.REFUSED:
         raise without_digests(name)

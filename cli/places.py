@@ -93,7 +93,7 @@ class InsideBlob:
     def __init__(self, origin: SizedOrigin, blob_id: str) -> None:
         self.origin = origin
         self.within = blob_id
-        self._read = partial(_read, origin, blob_id)
+        self._read = partial(read_range, origin, blob_id)
 
     async def promise(self) -> Promise:
         """Read the table of contents."""
@@ -113,7 +113,7 @@ class InsideBlob:
             raise BadImage(f"blob {self.within}: no bootstrap inside")
 
 
-def _read(origin: SizedOrigin, blob_id: str, start: int, stop: int) -> bytes:
+def read_range(origin: SizedOrigin, blob_id: str, start: int, stop: int) -> bytes:
     """Read from one of trio's threads."""
     into = bytearray(stop - start)
     trio.from_thread.run(origin.read, blob_id, start, memoryview(into), ignore)

@@ -29,7 +29,7 @@ class Bootstrap:
 
     def __init__(self, metadata: Metadata, mapped: mmap.mmap | None = None) -> None:
         self.metadata = metadata
-        self._mapped = mapped
+        self.mapped = mapped
         facts = metadata.facts
         self.version: int = facts.version
         self.root: int = facts.root
@@ -100,8 +100,8 @@ class Bootstrap:
     def close(self) -> None:
         """Let go of the file; nothing may be asked afterwards."""
         self.metadata.release()
-        if self._mapped is not None:
-            self._mapped.close()
+        if self.mapped is not None:
+            self.mapped.close()
 
 
 def _metadata(buffer: Buffer | mmap.mmap, within: str) -> Metadata:

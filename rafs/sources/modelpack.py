@@ -54,10 +54,15 @@ def is_model_type(media_type: str) -> bool:
 
 def is_raw(layer: Descriptor) -> bool:
     """Say whether a layer is one file as it is; raises BadSource for what is no layer."""
+    return form(layer) == "raw"
+
+
+def form(layer: Descriptor) -> str:
+    """Return what a layer is: raw, tar, tar+gzip or tar+zstd; raises BadSource for no layer."""
     found = _LAYER.fullmatch(layer.media_type)
     if found is None:
         raise BadSource(f"layer {layer.digest}: cannot read {layer.media_type[:100]!r}")
-    return found[1] == "raw"
+    return found[1]
 
 
 def path_of_layer(layer: Descriptor) -> str:

@@ -163,7 +163,49 @@ def artifact(folder: Path, layers: list[dict[str, object]], layout: Layout) -> s
     return f"oci:{folder}:v1"
 
 
-def test_layers_that_are_tars_are_built_and_not_mounted(naiad: Naiad, tmp_path: Path) -> None:
+@pytest.mark.kernel
+def test_files_in_a_plain_tar_are_read_where_they_lie(naiad: Naiad, tmp_path: Path) -> None:
+    inside = {
+        "weights/model.gguf": DRAW.randbytes(3_000_001),
+        "small.txt": b"small",
+        "weights/empty": b"",
+        "n" * 120 + "/x.bin": DRAW.randbytes(70_000),
+    }
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(_directory("weights"))
+        for path, data in inside.items():
+            info = tarfile.TarInfo(path)
+            info.size, info.mode = len(data), 0o640
+            tar.addfile(info, io.BytesIO(data))
+    layout = Layout(tmp_path / "layout")
+    raw = {"org.cncf.model.filepath": "config.json"}
+    layers = [
+        layout.put(archive.getvalue(), f"{WEIGHT}.tar"),
+        layout.put(b"{}", "application/vnd.cncf.model.weight.config.v1.raw", annotations=raw),
+    ]
+    mount = naiad.mount(artifact(tmp_path / "layout", layers, layout), "--prefetch", "none")
+    gguf = mount / "weights/model.gguf"
+    with gguf.open("rb") as file:
+        file.seek(1_500_000)
+        assert file.read(100) == inside["weights/model.gguf"][1_500_000:1_500_100]
+    (doubtful,) = naiad.status(mount)["unverified"]  # type: ignore[misc]
+    assert doubtful.startswith("layer sha256:")
+    assert content(mount) == inside | {"config.json": b"{}"}
+    assert gguf.stat().st_mode & 0o777 == 0o640
+    until(lambda: naiad.status(mount)["unverified"] == [])
+    naiad.umount(mount)
+    again = naiad.mount(f"oci:{tmp_path}/layout:v1")
+    assert content(again) == inside | {"config.json": b"{}"}
+
+
+def _directory(name: str) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type = tarfile.DIRTYPE
+    return info
+
+
+def test_compressed_tars_are_built_and_not_mounted(naiad: Naiad, tmp_path: Path) -> None:
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w:gz") as tar:
         info = tarfile.TarInfo("nested/.wh.name")
