@@ -59,6 +59,15 @@ class Checks:
             raise Corrupt(f"chunk {chunk.index}: not what the hub says it is")
 
     @property
+    def shelves(self) -> Sequence[Provisional]:
+        """The files that are open and are checked as a whole."""
+        return list(self._shelves)
+
+    def find(self, blob_id: str) -> Provisional | None:
+        """Return where a larger file is kept, by its blob's id, if that is open."""
+        return next((shelf for shelf in self._shelves if shelf.blob.id == blob_id), None)
+
+    @property
     def unverified(self) -> list[str]:
         """The files of which bytes are here that nobody has checked."""
         return sorted(shelf.whole.name for shelf in self._shelves if shelf.is_doubtful)

@@ -124,8 +124,8 @@ class Provisional:
         self.whole = whole
         self.failure: str | None = None
         """Why the file was given up."""
+        self.blob = blob
         self._cache = cache
-        self._blob = blob
         self._owner = owner
         self._vouched = vouched
         self._full = full
@@ -151,6 +151,21 @@ class Provisional:
     def is_checked(self) -> bool:
         """Say whether the file was checked, in this process or before."""
         return self._digests is not None
+
+    @property
+    def is_suspect(self) -> bool:
+        """Say whether what came for the file was wrong before."""
+        return self._attempt > 1
+
+    def chunk(self, index: int) -> Chunk | None:
+        """Return a chunk with its digest, which only a checked file has."""
+        digests = self._digests
+        if digests is None or not 0 <= index < len(digests):
+            return None
+        start = index * STEP
+        size = min(STEP, self.whole.size - start)
+        digest = Digest(Algorithm.BLAKE3, digests[index])
+        return Chunk(index, digest, start, size, start, size, Codec.NONE)
 
     @property
     def is_full(self) -> bool:
@@ -223,7 +238,7 @@ class Provisional:
                 self._drop()
                 return False
             self._vouched.save(self.whole, digests)
-            self._move(apart, self._believe(digests), digests)
+            self._move(apart, self._believe(digests))
             return True
 
     def doubts(self, chunk: Chunk) -> bool:
@@ -298,15 +313,15 @@ class Provisional:
         """Take *digests* for the chunks', and return the shared file."""
         with self._changing:
             if self._shared is None:
-                self._shared = self._cache.open(self._blob)
+                self._shared = self._cache.open(self.blob)
             self._digests, self._known = digests, {}
             return self._shared
 
     def _drop(self) -> None:
         """Leave what is here to nobody."""
-        name = f"{self._blob.id}.{self._attempt}"
+        name = f"{self.blob.id}.{self._attempt}"
         self._attempt += 1
-        fresh = self._cache.open(replace(self._blob, id=name), self._owner)
+        fresh = self._cache.open(replace(self.blob, id=name), self._owner)
         with self._changing:
             if self._apart is not None:
                 self._old.append(self._apart)
@@ -314,26 +329,25 @@ class Provisional:
             if self._attempt > ATTEMPTS:
                 self.failure = f"{self.whole.name}: the hub sends what does not match its checksum"
 
-    def _move(self, apart: CacheFile, shared: CacheFile, digests: Sequence[bytes]) -> None:
+    def _move(self, apart: CacheFile, shared: CacheFile) -> None:
         """Bring the chunks to the shared file, a few at a time."""
         for start in range(0, self.whole.count, _MOVED):
             moved = []
             if self._stopped:
                 return  # the next one finds these apart, or fetches them
             for index in range(start, min(start + _MOVED, self.whole.count)):
-                data = _content(apart, index)
-                digest = Digest(Algorithm.BLAKE3, digests[index])
-                if data is not None and digest.matches(data):
-                    place = index * STEP, len(data), index * STEP, len(data)
-                    if shared.put(Chunk(index, digest, *place, Codec.NONE), data):
-                        moved.append(index)
+                data, chunk = _content(apart, index), self.chunk(index)
+                if data is None or chunk is None or not chunk.digest.matches(data):
+                    continue
+                if shared.put(chunk, data):
+                    moved.append(index)
             apart.evict(moved, 0.0)
 
     def _own(self) -> CacheFile:
         """Return the file apart, opening it where there was none."""
         with self._changing:
             if self._apart is None:
-                self._apart = self._cache.open(self._blob, self._owner)
+                self._apart = self._cache.open(self.blob, self._owner)
             return self._apart
 
     def _real(self, chunk: Chunk) -> Chunk | None:

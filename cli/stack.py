@@ -44,6 +44,9 @@ from .setup import Membership, MountRequest, Prefetch, Setup
 _WATCH = 1.0
 """Seconds between looks at whether kept metadata has been written to."""
 
+_PREPARED = 256
+"""Blobs that are opened at once; those of a hub's repository of more files when they are read."""
+
 _ON_ITS_WAY = 2.0
 """Seconds in which bytes that were lent from the cache have reached the kernel."""
 
@@ -56,6 +59,8 @@ class Whereabouts:
     plain_http: bool
     proof: Callable[[], Awaitable[str | None]]
     """See ``Image.proof``."""
+    checks: Checks | None = None
+    """Where the image is of whole files: what checks them."""
 
 
 class Peers(Protocol):
@@ -67,6 +72,10 @@ class Peers(Protocol):
 
     def serve(self, store: ImageStore) -> None:
         """Have peers asked for what the readers of *store* wait for."""
+        ...
+
+    async def offer(self, checks: Checks) -> None:
+        """Have peers know of the files of *checks* that were checked, now and later."""
         ...
 
     def statistics(self) -> Mapping[str, object]:
@@ -98,12 +107,10 @@ async def wired(request: MountRequest, handoff: Handoff) -> AsyncIterator[Wired]
         legacy = f"{image.digest} {shown.driver}" + (" unhashed" if image.files else "")
         vitals.legacy = legacy.encode()
         checks = Checks(cache, image.files.wholes) if image.files else None
-        # What a hub's file is, nobody knows for sure before it was checked as a whole.
-        membership = request.membership if checks is None else Membership()
-        async with taking_part(membership, cache) as peers, trio.open_nursery() as nursery:
+        async with taking_part(request.membership, cache) as peers, trio.open_nursery() as nursery:
             store = store_for(image, cache, request.setup, checks, peers)
             await nursery.start(store.run)
-            await store.prepare(image.bootstrap.blobs)
+            await store.prepare(image.bootstrap.blobs[:_PREPARED])
             nursery.start_soon(scrub, cache)
             nursery.start_soon(watch, image.kept)
             nursery.start_soon(fetch_ahead, image.bootstrap, store, request.prefetch)
@@ -115,6 +122,8 @@ async def wired(request: MountRequest, handoff: Handoff) -> AsyncIterator[Wired]
                 served = vfs.Vfs(vfs.Image(image.digest.hex[:12], tree, store, direct))
                 if checks is not None:
                     nursery.start_soon(checks.run, partial(_forgotten, served, image.bootstrap))
+                    if peers is not None:
+                        nursery.start_soon(peers.offer, checks)
                     if request.prefetch is not Prefetch.NONE:
                         nursery.start_soon(complete, image.bootstrap, store, checks)
                 warming = Warming(image.bootstrap, store)
@@ -162,7 +171,7 @@ def store_for(
     origin = OriginChunks(image.origin, pulse=pulse, ledger=ledger)
     source: ChunkSource = Counted(origin, "origin", ledger)
     if peers is not None:
-        where = Whereabouts(image.name, setup.plain_http, image.proof)
+        where = Whereabouts(image.name, setup.plain_http, image.proof, checks)
         source = peers.before(source, where, ledger)
     store = ImageStore(
         cache,

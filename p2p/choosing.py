@@ -66,7 +66,9 @@ class Chooser:
         self.bulk = False
         self.full = runs.full(description.pieces)
         self.held = 0
-        self.known = self.full if description.kind == "blob" else 0
+        self.offers = True
+        """What comes can be had from this host, and counts as held."""
+        self.known = self.full if description.kind != "file" else 0
         """Pieces whose digest is known."""
         self.links: dict[bytes, Link] = {}
         self.patience = patience or Patience()
@@ -345,6 +347,8 @@ class Chooser:
         if piece in self._book.by_piece:
             self._cancel(piece)
         bit = 1 << piece
+        if not self.offers:
+            self._return(piece, "not offered yet")
         if (self._granted | self._hinted) & bit:
             self._flush = now
             self._look = now
@@ -361,7 +365,7 @@ class Chooser:
             self._grants.pop(piece, None)
 
     def _gain(self, bits: int, now: float) -> None:
-        if not bits:
+        if not bits or not self.offers:
             return
         self.held |= bits
         self._book.asked &= ~bits

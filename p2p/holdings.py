@@ -47,6 +47,15 @@ class Holding:
         """Its files are not open any more."""
         self.refresh()
 
+    @property
+    def is_own(self) -> bool:
+        """Whether its file is open for it, and is to be closed."""
+        return self._shelf is None
+
+    def chunk(self, piece: int) -> Chunk | None:
+        """Return a piece that was asked for without a digest; None: those are not told here."""
+        return None
+
     def find(self, chunk: Chunk) -> CacheFile | None:
         """Return the file in which *chunk* is ready, digest, place and size."""
         if self.is_gone:
@@ -122,9 +131,14 @@ class Holdings:
 
     def lend(self, task: bytes, shelf: BlobShelf) -> Holding:
         """Add a task whose files somebody else keeps open."""
-        holding = self._by_task[task] = Holding(task, shelf.files[0], shelf)
-        self._tell(holding)
+        holding = Holding(task, shelf.files[0], shelf)
+        self.add(holding)
         return holding
+
+    def add(self, holding: Holding) -> None:
+        """Add a task that is new here."""
+        self._by_task[holding.task] = holding
+        self._tell(holding)
 
     def forget(self, task: bytes) -> None:
         """Take back what was lent; children hear that it is gone."""
@@ -157,7 +171,7 @@ class Holdings:
         finally:
             with trio.CancelScope(shield=True):
                 for holding in self:
-                    if holding._shelf is None:
+                    if holding.is_own:
                         await self._close(holding.file)
                 self._by_task.clear()
 

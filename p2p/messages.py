@@ -103,9 +103,9 @@ class Description(Body, frozen=True):
     """What a task is."""
 
     kind: Text
-    """``blob`` or ``file``."""
+    """``blob``, ``file``, or ``whole``: a file that is known by its checksum alone."""
     name: Long
-    """The blob's id, or the file's url."""
+    """The blob's id, the file's url, or its checksum."""
     size: Size
     """Decoded bytes; 0: not known yet."""
     pieces: Annotated[int, Meta(ge=0, le=1 << 24)]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
@@ -321,8 +321,13 @@ class _Child(Deaf):
     # What it is sent.
 
     def _has(self, asked: _Asked) -> bool:
-        chunk, holding = asked.request.chunk, asked.holding
-        return holding is not None and chunk is not None and holding.find(chunk) is not None
+        holding = asked.holding
+        if holding is None:
+            return False
+        chunk = asked.request.chunk
+        if chunk is None and (chunk := holding.chunk(asked.request.piece)) is not None:
+            asked.request = replace(asked.request, chunk=chunk)
+        return chunk is not None and holding.find(chunk) is not None
 
     def _line_up(self, asked: _Asked) -> None:
         """Put a request behind those that are as urgent."""

@@ -1,4 +1,4 @@
-"""A small tree and the image of it, and a machine that runs containers."""
+"""A small tree and the image of it, a hub with a model, and a machine that runs containers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.command import Naiad, naiad
 from fixtures.containerd import RealContainerd, is_installed
+from fixtures.hub import FILES, HubServer, Repository, hub
 from fixtures.node import Node, running_node, small_root
 from rafs.builder import build
 from rafs.sources.directory import DirectorySource
@@ -35,6 +37,23 @@ def image(tree: Path, tmp_path: Path) -> Path:
     """Build an image of the tree."""
     build(DirectorySource(tree), DirectoryTarget(tmp_path / "image"))
     return tmp_path / "image"
+
+
+@pytest.fixture
+def hub_server() -> Iterator[HubServer]:
+    """Run a hub that has a model."""
+    with hub() as running:
+        running.repositories["org/model"] = Repository()
+        running.repositories["org/model"].commit(FILES)
+        yield running
+
+
+@pytest.fixture
+def hub_client(hub_server: HubServer, tmp_path: Path) -> Iterator[Naiad]:
+    """Return a naiad for which that hub is the hub."""
+    home = str(tmp_path / "home")
+    with naiad(tmp_path, HF_ENDPOINT=hub_server.url, HF_HOME=home) as command:
+        yield command
 
 
 @pytest.fixture(scope="session")

@@ -2,49 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fixtures.command import Naiad
-from fixtures.command import naiad as running_naiad
-from fixtures.hub import HubServer, Repository, hub
+from fixtures.hub import FILES, LARGE, HubServer, Repository
 from fixtures.mounting import until
 
 pytestmark = pytest.mark.kernel
-
-DRAW = random.Random(9)
-LARGE = DRAW.randbytes(5_000_000)
-FILES = {
-    "config.json": b'{"model_type": "none"}',
-    "model.safetensors": LARGE,
-    "sub/copy.safetensors": LARGE,
-    "sub/other.bin": DRAW.randbytes(3_000_000),
-    "sub/small.bin": DRAW.randbytes(300_000),
-    "sub/empty": b"",
-    **{f"sub/{number:03d}.txt": DRAW.randbytes(number) for number in range(1, 50)},
-}
-
-
-@pytest.fixture
-def server() -> Iterator[HubServer]:
-    with hub() as running:
-        running.repositories["org/model"] = Repository()
-        running.repositories["org/model"].commit(FILES)
-        yield running
-
-
-@pytest.fixture
-def client(server: HubServer, tmp_path: Path) -> Iterator[Naiad]:
-    home = str(tmp_path / "home")
-    with running_naiad(tmp_path, HF_ENDPOINT=server.url, HF_HOME=home) as command:
-        yield command
 
 
 def content(mount: Path) -> dict[str, bytes]:
@@ -53,89 +25,93 @@ def content(mount: Path) -> dict[str, bytes]:
     return {str(path.relative_to(mount)): path.read_bytes() for path in paths}
 
 
-def test_a_mounted_model_is_what_the_hub_has(client: Naiad, server: HubServer) -> None:
-    mount = client.mount("hf:org/model")
-    assert server.sent.total() < 40_000, "nothing but listings"
+def test_a_mounted_model_is_what_the_hub_has(hub_client: Naiad, hub_server: HubServer) -> None:
+    mount = hub_client.mount("hf:org/model")
+    assert hub_server.sent.total() < 40_000, "nothing but listings"
     assert content(mount) == FILES
-    until(lambda: client.status(mount)["unverified"] == [])
-    status = client.status(mount)
-    assert status["commit"] == server.repositories["org/model"].branches["main"]
-    assert sum(server.sent[path] for path in FILES) == sum(map(len, FILES.values())) - len(LARGE)
+    until(lambda: hub_client.status(mount)["unverified"] == [])
+    status = hub_client.status(mount)
+    assert status["commit"] == hub_server.repositories["org/model"].branches["main"]
+    assert sum(hub_server.sent[path] for path in FILES) == sum(map(len, FILES.values())) - len(
+        LARGE
+    )
     assert os.getxattr(mount / "config.json", "user.naiad.checksum").startswith(b"git:")
 
 
-def test_what_is_here_in_part_is_unverified(client: Naiad) -> None:
-    mount = client.mount("hf:org/model", "--prefetch", "none")
+def test_what_is_here_in_part_is_unverified(hub_client: Naiad) -> None:
+    mount = hub_client.mount("hf:org/model", "--prefetch", "none")
     assert (mount / "config.json").read_bytes() == FILES["config.json"]
-    assert client.status(mount)["unverified"] == []
+    assert hub_client.status(mount)["unverified"] == []
     with (mount / "model.safetensors").open("rb") as file:
         file.seek(2_500_000)
         assert file.read(10) == LARGE[2_500_000:2_500_010]
-    assert client.status(mount)["unverified"] == ["model.safetensors"]
-    assert "model.safetensors" in client.run("status", mount).stdout
+    assert hub_client.status(mount)["unverified"] == ["model.safetensors"]
+    assert "model.safetensors" in hub_client.run("status", mount).stdout
 
 
-def test_a_file_of_which_most_was_read_is_fetched_to_its_end_and_checked(client: Naiad) -> None:
-    mount = client.mount("hf:org/model")
+def test_a_file_of_which_most_was_read_is_fetched_to_its_end_and_checked(hub_client: Naiad) -> None:
+    mount = hub_client.mount("hf:org/model")
     with (mount / "model.safetensors").open("rb") as file:
         for start in (0, 1 << 20, 3 << 20):
             assert os.pread(file.fileno(), 10, start) == LARGE[start : start + 10]
-    until(lambda: client.status(mount)["unverified"] == [], patience=40)
+    until(lambda: hub_client.status(mount)["unverified"] == [], patience=40)
     with (mount / "model.safetensors").open("rb") as file:
         assert file.read() == LARGE
 
 
-def test_what_was_checked_is_shared_with_other_revisions(client: Naiad, server: HubServer) -> None:
-    mount = client.mount("hf:org/model")
+def test_what_was_checked_is_shared_with_other_revisions(
+    hub_client: Naiad, hub_server: HubServer
+) -> None:
+    mount = hub_client.mount("hf:org/model")
     assert content(mount) == FILES
-    until(lambda: client.status(mount)["unverified"] == [])
-    server.repositories["org/model"].commit({**FILES, "config.json": b"{}"})
-    sent = server.sent["model.safetensors"]
-    newer = client.mount("hf:org/model")
+    until(lambda: hub_client.status(mount)["unverified"] == [])
+    hub_server.repositories["org/model"].commit({**FILES, "config.json": b"{}"})
+    sent = hub_server.sent["model.safetensors"]
+    newer = hub_client.mount("hf:org/model")
     assert (newer / "config.json").read_bytes() == b"{}"
     assert (newer / "model.safetensors").read_bytes() == LARGE
-    assert server.sent["model.safetensors"] == sent
-    assert client.status(newer)["unverified"] == []
-    client.umount(mount)
-    client.umount(newer)
-    shared = {path.name for path in (client.cache / "blobs").glob("*.data")}
-    apart = {path.name for path in (client.cache / "apart").glob("*/*.data")}
+    assert hub_server.sent["model.safetensors"] == sent
+    assert hub_client.status(newer)["unverified"] == []
+    hub_client.umount(mount)
+    hub_client.umount(newer)
+    shared = {path.name for path in (hub_client.cache / "blobs").glob("*.data")}
+    apart = {path.name for path in (hub_client.cache / "apart").glob("*/*.data")}
     assert len(shared) == 2
     assert len(apart) == 2, "the small files of each"
 
 
-def test_a_revision_that_moves_changes_nothing(client: Naiad, server: HubServer) -> None:
-    mount = client.mount("hf:org/model")
+def test_a_revision_that_moves_changes_nothing(hub_client: Naiad, hub_server: HubServer) -> None:
+    mount = hub_client.mount("hf:org/model")
     (mount / "config.json").read_bytes()
-    server.repositories["org/model"].commit({"config.json": b"{}"})
-    daemon = client.status(mount)["daemon"]
+    hub_server.repositories["org/model"].commit({"config.json": b"{}"})
+    daemon = hub_client.status(mount)["daemon"]
     assert isinstance(daemon, int)
     os.kill(daemon, signal.SIGKILL)
     assert content(mount) == FILES
-    assert client.status(mount)["restarts"] == 1
+    assert hub_client.status(mount)["restarts"] == 1
 
 
 def test_bytes_that_were_wrong_are_dropped_and_fetched_again(
-    client: Naiad, server: HubServer
+    hub_client: Naiad, hub_server: HubServer
 ) -> None:
-    repository = server.repositories["org/model"]
+    repository = hub_server.repositories["org/model"]
     repository.wrong = {"model.safetensors", "config.json"}
-    mount = client.mount("hf:org/model")
+    mount = hub_client.mount("hf:org/model")
     with pytest.raises(OSError, match="Input/output error"):
         (mount / "config.json").read_bytes()
     read = (mount / "model.safetensors").read_bytes()
     assert read != LARGE, "believed, because of where it came from"
     repository.wrong = set()
     until(lambda: (mount / "model.safetensors").read_bytes() == LARGE)
-    until(lambda: client.status(mount)["unverified"] == [])
+    until(lambda: hub_client.status(mount)["unverified"] == [])
     assert (mount / "config.json").read_bytes() == FILES["config.json"]
-    log = Path(str(client.status(mount)["log"])).read_text()
+    log = Path(str(hub_client.status(mount)["log"])).read_text()
     assert "file dropped, not what the hub says file=model.safetensors" in log
 
 
-def test_a_file_that_is_always_wrong_is_given_up(client: Naiad, server: HubServer) -> None:
-    server.repositories["org/model"].wrong = {"model.safetensors"}
-    mount = client.mount("hf:org/model")
+def test_a_file_that_is_always_wrong_is_given_up(hub_client: Naiad, hub_server: HubServer) -> None:
+    hub_server.repositories["org/model"].wrong = {"model.safetensors"}
+    mount = hub_client.mount("hf:org/model")
 
     def fails() -> bool:
         try:
@@ -145,38 +121,40 @@ def test_a_file_that_is_always_wrong_is_given_up(client: Naiad, server: HubServe
         return False
 
     until(fails)
-    assert "does not match its checksum" in str(client.status(mount)["last_error"])
-    assert (mount / "sub" / "other.bin").read_bytes() == FILES["sub/other.bin"]
+    assert "does not match its checksum" in str(hub_client.status(mount)["last_error"])
+    assert (mount / "pytorch_model.bin").read_bytes() == FILES["pytorch_model.bin"]
 
 
-def test_a_pinned_commit_needs_no_hub_that_knows_it(client: Naiad, server: HubServer) -> None:
-    commit = server.repositories["org/model"].branches["main"]
-    mount = client.mount(f"hf:org/model@{commit}")
+def test_a_pinned_commit_needs_no_hub_that_knows_it(
+    hub_client: Naiad, hub_server: HubServer
+) -> None:
+    commit = hub_server.repositories["org/model"].branches["main"]
+    mount = hub_client.mount(f"hf:org/model@{commit}")
     assert content(mount) == FILES
-    until(lambda: client.status(mount)["unverified"] == [])
-    client.umount(mount)
-    server.repositories.clear()
-    assert content(client.mount(f"hf:org/model@{commit}")) == FILES
+    until(lambda: hub_client.status(mount)["unverified"] == [])
+    hub_client.umount(mount)
+    hub_server.repositories.clear()
+    assert content(hub_client.mount(f"hf:org/model@{commit}")) == FILES
 
 
-def test_patterns_choose_what_is_mounted(client: Naiad) -> None:
-    mount = client.mount("hf:org/model", "--allow", "*.json", "--allow", "*.bin")
-    assert sorted(content(mount)) == ["config.json", "sub/other.bin", "sub/small.bin"]
+def test_patterns_choose_what_is_mounted(hub_client: Naiad) -> None:
+    mount = hub_client.mount("hf:org/model", "--allow", "*.json", "--allow", "*.bin")
+    assert sorted(content(mount)) == ["config.json", "pytorch_model.bin", "sub/small.bin"]
 
 
-def test_everything_fetched_ahead_is_checked(client: Naiad) -> None:
-    mount = client.mount("hf:org/model", "--prefetch", "all")
-    until(lambda: client.status(mount)["pending_chunks"] == 0)
-    until(lambda: client.status(mount)["unverified"] == [])
+def test_everything_fetched_ahead_is_checked(hub_client: Naiad) -> None:
+    mount = hub_client.mount("hf:org/model", "--prefetch", "all")
+    until(lambda: hub_client.status(mount)["pending_chunks"] == 0)
+    until(lambda: hub_client.status(mount)["unverified"] == [])
     assert content(mount) == FILES
 
 
-def downloaded(client: Naiad, program: str, **environment: str) -> list[str]:
+def downloaded(hub_client: Naiad, program: str, **environment: str) -> list[str]:
     """Run a program that uses the hub's own client; return the lines that it prints."""
     told = {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", **environment}
     done = subprocess.run(
         [sys.executable, "-c", f"from huggingface_hub import *\n{program}"],
-        env=client.environment | told,
+        env=hub_client.environment | told,
         capture_output=True,
         text=True,
         timeout=60,
@@ -186,59 +164,63 @@ def downloaded(client: Naiad, program: str, **environment: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_the_hubs_own_client_downloads_what_the_mount_shows(client: Naiad, tmp_path: Path) -> None:
+def test_the_hubs_own_client_downloads_what_the_mount_shows(
+    hub_client: Naiad, tmp_path: Path
+) -> None:
     program = "print(snapshot_download('org/model'))"
-    (folder,) = downloaded(client, program, HF_HUB_CACHE=str(tmp_path / "downloads"))
-    mount = client.mount("hf:org/model")
+    (folder,) = downloaded(hub_client, program, HF_HUB_CACHE=str(tmp_path / "downloads"))
+    mount = hub_client.mount("hf:org/model")
     assert content(Path(folder)) == content(mount) == FILES
-    assert Path(folder).name == client.status(mount)["commit"]
+    assert Path(folder).name == hub_client.status(mount)["commit"]
 
 
 def test_a_mounted_model_is_found_without_a_network(
-    client: Naiad, server: HubServer, tmp_path: Path
+    hub_client: Naiad, hub_server: HubServer, tmp_path: Path
 ) -> None:
     cache = tmp_path / "hub"
-    mount = client.mount("hf:org/model", "--hf-cache", str(cache))
-    asked = len(server.asked)
+    mount = hub_client.mount("hf:org/model", "--hf-cache", str(cache))
+    asked = len(hub_server.asked)
     program = """
 print(hf_hub_download('org/model', 'model.safetensors'))
 print(snapshot_download('org/model'))
 print([repo.repo_id for repo in scan_cache_dir().repos])
 """
     offline = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(cache)}
-    file, folder, repositories = downloaded(client, program, **offline)
-    assert len(server.asked) == asked
+    file, folder, repositories = downloaded(hub_client, program, **offline)
+    assert len(hub_server.asked) == asked
     assert Path(file).read_bytes() == LARGE
     assert content(Path(folder) / ".") == FILES
     assert repositories == "['org/model']"
-    client.umount(mount)
+    hub_client.umount(mount)
     assert not list(cache.glob("models--org--model/*/*"))
 
 
-def test_a_model_that_was_built_is_found_as_well(client: Naiad, tmp_path: Path) -> None:
-    client.run("build", "hf:org/model", tmp_path / "image")
+def test_a_model_that_was_built_is_found_as_well(hub_client: Naiad, tmp_path: Path) -> None:
+    hub_client.run("build", "hf:org/model", tmp_path / "image")
     cache = tmp_path / "hub"
-    mount = client.mount(tmp_path / "image", "--hf-cache", str(cache))
+    mount = hub_client.mount(tmp_path / "image", "--hf-cache", str(cache))
     (snapshot,) = (cache / "models--org--model" / "snapshots").iterdir()
     assert (cache / "models--org--model" / "refs" / "main").read_text() == snapshot.name
     assert (snapshot / "config.json").read_bytes() == FILES["config.json"]
-    client.umount(mount)
+    hub_client.umount(mount)
     (tmp_path / "plain").mkdir()
-    client.run("build", tmp_path / "plain", tmp_path / "other")
+    hub_client.run("build", tmp_path / "plain", tmp_path / "other")
     options = ("--hf-cache", cache)
-    done = client.run("mount", *options, tmp_path / "other", mount, ok=False)
+    done = hub_client.run("mount", *options, tmp_path / "other", mount, ok=False)
     assert "--hf-cache: the image was not made of a hub's model" in done.stderr
 
 
-def test_what_was_downloaded_before_stays(client: Naiad, server: HubServer, tmp_path: Path) -> None:
-    commit = server.repositories["org/model"].branches["main"]
+def test_what_was_downloaded_before_stays(
+    hub_client: Naiad, hub_server: HubServer, tmp_path: Path
+) -> None:
+    commit = hub_server.repositories["org/model"].branches["main"]
     folder = tmp_path / "hub" / "models--org--model"
     (folder / "snapshots" / commit).mkdir(parents=True)
     (folder / "snapshots" / commit / "theirs").touch()
     (folder / "refs").mkdir()
     (folder / "refs" / "main").write_text(commit)
-    mount = client.mount("hf:org/model", "--hf-cache", str(tmp_path / "hub"))
-    client.umount(mount)
+    mount = hub_client.mount("hf:org/model", "--hf-cache", str(tmp_path / "hub"))
+    hub_client.umount(mount)
     assert (folder / "snapshots" / commit / "theirs").exists()
     assert (folder / "refs" / "main").read_text() == commit
 
@@ -257,9 +239,28 @@ def test_what_was_downloaded_before_stays(client: Naiad, server: HubServer, tmp_
         (("mount", "hf:org/model@v2", "mnt"), 1, "mnt: hf:org/model: no revision v2"),
     ],
 )
-def test_what_cannot_be_is_said(client: Naiad, words: tuple[str, ...], code: int, why: str) -> None:
-    mountpoint = client.folder / "mnt"
+def test_what_cannot_be_is_said(
+    hub_client: Naiad, words: tuple[str, ...], code: int, why: str
+) -> None:
+    mountpoint = hub_client.folder / "mnt"
     mountpoint.mkdir()
-    done = client.run(*(mountpoint if word == "mnt" else word for word in words), ok=False)
+    done = hub_client.run(*(mountpoint if word == "mnt" else word for word in words), ok=False)
     assert done.returncode == code
     assert why in done.stderr
+
+
+def test_a_model_of_more_large_files_than_an_image_has_blobs_is_mounted(
+    hub_client: Naiad, hub_server: HubServer
+) -> None:
+    draw = random.Random(3)
+    files = {f"part-{n:04}.safetensors": draw.randbytes((1 << 20) + n + 1) for n in range(300)}
+    hub_server.repositories["org/many"] = Repository()
+    hub_server.repositories["org/many"].commit({**files, "config.json": b"{}"})
+    mount = hub_client.mount("hf:org/many", "--prefetch", "none")
+    chosen = ("part-0000.safetensors", "part-0252.safetensors", "part-0299.safetensors")
+    for name in chosen:
+        assert (mount / name).read_bytes() == files[name]
+    until(lambda: hub_client.status(mount)["unverified"] == [])
+    assert sum(hub_server.sent[name] for name in files) == sum(len(files[n]) for n in chosen)
+    shared = {path.stem for path in (hub_client.cache / "blobs").glob("*.data")}
+    assert shared == {hashlib.sha256(files[name]).hexdigest() for name in chosen}
