@@ -13,6 +13,7 @@ import pytest
 
 from fixtures.command import Naiad
 from fixtures.link import Link
+from fixtures.mounting import until
 from fixtures.rangeserver import RangeServer
 from fixtures.weights import safetensors
 from rafs.builder import build
@@ -24,7 +25,6 @@ pytestmark = pytest.mark.kernel
 MIB = 1 << 20
 MODEL = safetensors([(1024, 1024)] * 24)
 DIGEST = hashlib.sha256(MODEL).hexdigest()
-CHUNKS = -(-len(MODEL) // MIB)
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +75,15 @@ def test_a_mapped_model_is_fetched_once_and_pushed_ahead(
 ) -> None:
     mount = naiad.mount(url, "--driver", "fuse")
     path = mount / "model.safetensors"
-    assert _mapped(path) == DIGEST
+    with path.open("rb", buffering=0) as file:
+        file.read(4096)
+        # All but what the first READs have asked for by themselves.
+        until(lambda: _count(naiad, mount, "pushed_bytes") >= len(MODEL) - 3 * MIB)
+        before = _count(naiad, mount, "reads")
+        assert _mapped(path) == DIGEST
     reads = _count(naiad, mount, "reads")
+    assert reads - before <= 3, "steps that were still on their way"
     pushed = _count(naiad, mount, "pushed_bytes")
-    assert pushed > len(MODEL) // 4
-    assert reads < CHUNKS + 20, "a fault for each readahead window would be more"
     stored = sum(stop - start for path, start, stop in server.statistics.ranges if "blobs" in path)
     assert stored <= len(MODEL) + 4096
 
