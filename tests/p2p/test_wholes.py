@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -87,7 +87,7 @@ class Node:
         return tally.chunks if tally is not None else 0
 
 
-Add = Callable[..., Node]
+Add = Callable[..., Awaitable[Node]]
 
 
 @pytest.fixture
