@@ -12,8 +12,9 @@ from collections.abc import Iterable
 from .errors import ChunkstoreError
 from .wanted import Key
 
-SOON = 0.2
-"""Seconds for which an answer is given again: a program that tries again gets a new try."""
+SOON = 1.0
+"""Seconds for which an answer is given again: a program that tries again gets a new try. A busy
+machine takes more than 0.2 from the answer to the kernel's question."""
 
 
 class GivenUp:
