@@ -17,6 +17,7 @@ from blake3 import blake3
 
 from .checksum import Checksum, Kind
 from .digest import Digest
+from .errors import Malformed
 
 STEP = 1 << 20
 """Bytes of a chunk; a smaller file is a single one."""
@@ -64,13 +65,30 @@ class Vouched:
 
     def load(self, whole: Whole) -> Sequence[bytes] | None:
         """Return the digests of *whole*'s chunks; None where they are not known."""
+        found = self._read(whole.checksum)
+        if found is not None and len(found) != whole.count:
+            self._path(whole.checksum).unlink(missing_ok=True)
+            return None
+        return found
+
+    def of_blob(self, blob_id: str) -> tuple[Checksum, Sequence[bytes]] | None:
+        """Return checksum and digests of the file that a blob is; None where it is none."""
+        kind, dash, digits = blob_id.rpartition("-")
         try:
-            data = self._path(whole).read_bytes()
+            checksum = Checksum.parse(f"{kind if dash else Kind.SHA256.value}:{digits}")
+        except Malformed:
+            return None
+        found = self._read(checksum)
+        return None if found is None else (checksum, found)
+
+    def _read(self, checksum: Checksum) -> Sequence[bytes] | None:
+        try:
+            data = self._path(checksum).read_bytes()
         except FileNotFoundError:
             return None
         body, seal = data[:-_DIGEST], data[-_DIGEST:]
-        if len(body) != whole.count * _DIGEST or blake3(body).digest() != seal:
-            self._path(whole).unlink(missing_ok=True)
+        if len(body) % _DIGEST or blake3(body).digest() != seal:
+            self._path(checksum).unlink(missing_ok=True)
             return None
         return [body[at : at + _DIGEST] for at in range(0, len(body), _DIGEST)]
 
@@ -84,7 +102,7 @@ class Vouched:
                 file.write(body + blake3(body).digest())
                 file.flush()
                 os.fsync(file.fileno())
-            path.replace(self._path(whole))
+            path.replace(self._path(whole.checksum))
         finally:
             path.unlink(missing_ok=True)
 
@@ -96,6 +114,5 @@ class Vouched:
             if not (blobs / f"{prefix}{rest.partition('-')[0]}.map").exists():
                 path.unlink(missing_ok=True)
 
-    def _path(self, whole: Whole) -> Path:
-        checksum = whole.checksum
+    def _path(self, checksum: Checksum) -> Path:
         return self._folder / f"{checksum.kind.value}-{checksum.raw.hex()}-{STEP}"

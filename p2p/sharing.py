@@ -8,11 +8,14 @@ import trio
 
 from chunkstore import ChunkstoreError
 from chunkstore.blobcache import BlobCache
+from chunkstore.whole import Vouched
 
+from .download import Download
 from .filedownload import FileDownload
 from .filestore import FileStore, label
 from .filetask import Version
 from .swarm import Swarm
+from .wholes import CheckedHolding, describe, whole_task
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +28,8 @@ class Sharing:
         self._cache = cache
         self._stores: dict[str, FileStore] = {}
         self._refused: set[str] = set()
+        self._vouched = Vouched(cache.root)
+        self._wholes: set[str] = set()
 
     async def share(self, name: str) -> None:
         """Offer what the cache has under a blob's name, if that has not been done."""
@@ -34,6 +39,7 @@ class Sharing:
         found = await trio.to_thread.run_sync(label, path)
         if found is None:
             await self._swarm.share(name)
+            await self._share_whole(name)
             return
         version = Version(found.task, found.length, found.validator)
         if version.blob_id != name or not version.shareable:
@@ -44,6 +50,25 @@ class Sharing:
         except ChunkstoreError as exc:
             self._refused.add(name)
             logger.info("not shared file=%s reason=%s", found.name, exc)
+
+    async def _share_whole(self, name: str) -> None:
+        """Offer a file of a hub that was checked here, if that has not been done."""
+        if name in self._wholes:
+            return
+        known = await trio.to_thread.run_sync(self._vouched.of_blob, name)
+        if known is None:
+            return
+        checksum, digests = known
+        file = await trio.to_thread.run_sync(self._cache.reopen, self._cache.place(name))
+        if file is None:
+            return
+        self._wholes.add(name)
+        holding = CheckedHolding(whole_task(checksum), file, digests)
+        self._swarm.holdings.add(holding)
+        told = describe(checksum, file.size, len(digests))
+        handle = self._swarm.handle()
+        download = Download(handle, holding.task, told, self._swarm.parents, holding)
+        await self._swarm.take_part(download)
 
     async def _share_file(self, name: str, store: FileStore) -> None:
         await store.open()

@@ -19,9 +19,10 @@ from collections.abc import Callable, Sequence
 import trio
 from blake3 import blake3
 
-from chunkstore import Blob, Chunk, ChunkSource, Deliver
+from chunkstore import Blob, Chunk, ChunkSource, Codec, Deliver
 from chunkstore.blobcache import BlobCache
 from chunkstore.cachefile import CacheFile
+from chunkstore.checksum import Checksum
 from chunkstore.ledger import Ledger
 from chunkstore.provisional import Provisional
 from chunkstore.whole import STEP
@@ -40,7 +41,7 @@ FIRST_WORD = 0.5
 """Seconds from the beginning for which reads wait to hear what parents have."""
 
 
-def whole_task(checksum: str) -> bytes:
+def whole_task(checksum: Checksum) -> bytes:
     """Return the name of the task that distributes the file with *checksum*."""
     return blake3(f"naiad whole file\0{checksum}\0{STEP}".encode()).digest()
 
@@ -85,6 +86,29 @@ class WholeHolding(Holding):
             super().refresh()
 
 
+class CheckedHolding(Holding):
+    """A file that was checked once, offered by who has not mounted it."""
+
+    def __init__(self, task: bytes, file: CacheFile, digests: Sequence[bytes]) -> None:
+        self._digests = digests
+        super().__init__(task, file)
+
+    def chunk(self, piece: int) -> Chunk | None:
+        """Return a piece as the chunk that it is known to be, if that is what is here."""
+        if not 0 <= piece < min(len(self._digests), self.file.map.chunk_count):
+            return None
+        record = self.file.map.record(piece)
+        if record is None or record.digest.raw != self._digests[piece]:
+            return None
+        place = record.offset, record.size
+        return Chunk(piece, record.digest, *place, *place, Codec.NONE)
+
+
+def describe(checksum: Checksum, size: int, count: int) -> Description:
+    """Return the description of a file's task."""
+    return Description(KIND, str(checksum), size, count)
+
+
 class WholeDownload(Download):
     """A file's task at this host."""
 
@@ -92,7 +116,7 @@ class WholeDownload(Download):
         self, handle: int, task: bytes, swarm: Swarm, shelf: Provisional, holding: WholeHolding
     ) -> None:
         whole = shelf.whole
-        told = Description(KIND, str(whole.checksum), whole.size, whole.count)
+        told = describe(whole.checksum, whole.size, whole.count)
         super().__init__(handle, task, told, swarm.parents, holding)
         self.chooser.offers = bool(holding.bits)
         self.shelf = shelf
@@ -145,7 +169,7 @@ class Wholes:
         shelf = self._find(blob.id)
         if shelf is None or shelf.is_suspect:
             return None
-        task = whole_task(str(shelf.whole.checksum))
+        task = whole_task(shelf.whole.checksum)
         async with self._joining:
             known = self._joined.get(task)
             if known is None:

@@ -65,6 +65,20 @@ def test_what_one_host_has_checked_another_takes_from_there(
     until(lambda: hub_client.status(second)["unverified"] == [])
 
 
+def test_what_was_checked_is_served_without_a_mount(
+    hub_client: Naiad, hub_server: HubServer, scheduler: Service
+) -> None:
+    first = host(hub_client, scheduler, "first")
+    assert big(first) == BIG
+    until(lambda: hub_client.status(first)["unverified"] == [])
+    hub_client.umount(first)
+    cache = hub_client.folder / "cache-first"
+    with service(hub_client, "peer", "--scheduler", scheduler.address, "--cache", cache):
+        second = host(hub_client, scheduler, "second")
+        assert big(second) == BIG
+        assert came(hub_client, second, "peer") == DISTINCT
+
+
 def test_what_nobody_has_checked_comes_from_the_hub(
     hub_client: Naiad, hub_server: HubServer, scheduler: Service
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -113,3 +114,25 @@ def test_a_page_cache_that_was_dropped_is_filled_again_without_the_origin(
         os.posix_fadvise(kept.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         assert _mapped(path) == DIGEST
     assert server.statistics.requests == asked
+
+
+def test_the_shard_that_comes_next_is_here_before_it_is_opened(
+    naiad: Naiad, tmp_path: Path
+) -> None:
+    names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    (tmp_path / "tree").mkdir()
+    for seed, name in enumerate(names):
+        (tmp_path / "tree" / name).write_bytes(safetensors([(1024, 1024)] * 5, seed=seed))
+    index = {"weight_map": {f"w{number}": name for number, name in enumerate(names)}}
+    (tmp_path / "tree/model.safetensors.index.json").write_text(json.dumps(index))
+    build(DirectorySource(tmp_path / "tree"), DirectoryTarget(tmp_path / "image"))
+    size = sum((tmp_path / "tree" / name).stat().st_size for name in names)
+    with RangeServer(tmp_path / "image") as server:
+        mount = naiad.mount(server.url, "--driver", "fuse", "--prefetch", "none")
+        with (mount / names[0]).open("rb") as file:
+            file.read(4096)
+            until(lambda: _count(naiad, mount, "ready_bytes") >= size)
+        asked = server.statistics.requests
+        expected = hashlib.sha256((tmp_path / "tree" / names[1]).read_bytes()).hexdigest()
+        assert _mapped(mount / names[1]) == expected
+        assert server.statistics.requests == asked
