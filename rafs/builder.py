@@ -26,11 +26,13 @@ from .chunkdict import ChunkDict
 from .chunking import checked_chunk_size, chunk_size_for
 from .errors import BadSource
 from .ordered import Ordered
+from .packedfiles import PackedFiles
 from .packer import WINDOW, Packer
 from .packing import Packed, Rules
 from .relayout import lay_out, listed_first
 from .scratch import scratch
 from .sources.source import Harvest, Source
+from .starting import files_of_start
 from .stock import Stock
 from .targets.draft import Draft, Piece, Target
 from .tree import Node
@@ -205,6 +207,10 @@ class _Build:
             rules = self._rules
             draft = Draft(self._folder, bootstrap, blob, entries, rules.chunk_size, harvest.config)
             paths += trace(draft)
+        elif not paths and harvest.config and stock.own:
+            writer.settle()
+            with PackedFiles(stock, self._rules, writer.path) as packed:
+                return files_of_start(harvest.root, harvest.config, packed.read), []
         return listed.find(harvest.root, paths)
 
     def _laid_out(

@@ -24,7 +24,7 @@ def find(root: Node, paths: Sequence[bytes]) -> tuple[list[Node], list[str]]:
     found: dict[Node, None] = {}
     missing: list[bytes] = []
     for path in paths:
-        node = _resolve(root, path)
+        node = resolve(root, path)
         if node is None:
             missing.append(path)
         else:
@@ -42,7 +42,7 @@ def files(nodes: Sequence[Node]) -> Iterator[Node]:
                 yield below
 
 
-def _resolve(root: Node, path: bytes) -> Node | None:
+def resolve(root: Node, path: bytes) -> Node | None:
     """Return what *path* leads to, None where that is nothing."""
     above, left, links = [root], _names(path), 0
     while left:

@@ -94,7 +94,7 @@ class Bench:
         """Push the image of *tree* in every form, but those that are there."""
         source = f"{self.node.registry.host}/{name}:1"
         forms: dict[str, Callable[[], object]] = {
-            "1": partial(self._push, name, tree),
+            "1": partial(self._push, name, tree, command),
             "lazy": partial(self._convert, source, "lazy"),
             "listed": partial(
                 self._convert, source, "listed", "--prefetch-from", shlex.join(command)
@@ -110,11 +110,11 @@ class Bench:
                 work()
                 note.touch()
 
-    def _push(self, name: str, tree: Path) -> None:
+    def _push(self, name: str, tree: Path, command: Sequence[str]) -> None:
         plain = tar_of(tree)
         digest = f"sha256:{hashlib.sha256(plain).hexdigest()}"
         layer = Layer(gzip.compress(plain, 6, mtime=0), media_type=_GZIP)
-        self.node.push([layer], f"{name}:1", [digest])
+        self.node.push([layer], f"{name}:1", [digest], command)
 
     def _convert(self, source: str, tag: str, *options: str) -> None:
         words = ("convert", "--plain-http", "--codec", "zstd", *options, source)
