@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def nothing_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Fail the run if mounts, processes, descriptors, loop devices or namespaces stay of it."""
+    # Who ends a run by a signal wants it cleaned up as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.environ[MARK] = str(os.getpid())
     homes = HOMES if os.environ.get("CI") else ()
     around = Surroundings.of(tmp_path_factory.getbasetemp(), os.environ[MARK], homes)

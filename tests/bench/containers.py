@@ -18,6 +18,7 @@ import hashlib
 import json
 import shlex
 import shutil
+import signal
 import statistics
 import subprocess
 import tempfile
@@ -218,6 +219,7 @@ def main(  # noqa: PLR0913  # one for each option
     keep: Path | None,
 ) -> None:
     """Measure each image over each link."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # all is ended then, as by Ctrl-C
     table = Table(runs, out)
     wanted = [
         what

@@ -11,6 +11,7 @@ an error.
 from __future__ import annotations
 
 import itertools
+import signal
 import statistics
 import sys
 import tempfile
@@ -37,6 +38,7 @@ _BEFORE = {
 
 def main() -> None:
     """Build the image, start the containers, kill, look."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # all is ended then, as by Ctrl-C
     tree, kills = Path(sys.argv[1]), int(sys.argv[2]) if sys.argv[2:] else 10
     with (
         tempfile.TemporaryDirectory(prefix="naiad-kills-") as name,
