@@ -182,7 +182,8 @@ class CacheFile:
         """
         view = self._pair.view
         if view is not None:
-            self.expect(start, stop)
+            if paged_in or not self.in_memory(start, stop):
+                self.expect(start, stop)
             if not paged_in or _paged_in(view, start, stop):
                 return view[start:stop]
         data = bytearray(stop - start)
@@ -255,12 +256,16 @@ class CacheFile:
         with suppress(OSError):  # advice
             os.posix_fadvise(self._pair.data_fd, start, stop - start, os.POSIX_FADV_WILLNEED)
 
+    def in_page_cache(self, start: int, stop: int) -> int:
+        """Return how many bytes of the data file are in memory; 0 if nobody knows."""
+        return direct.cached(self._pair.data_fd, start, stop) or 0
+
     def let_go(self, start: int, stop: int) -> None:
         """Let the kernel drop its pages of the data file: it has their bytes elsewhere as well."""
         view = self._pair.view
         if view is None:
             return
-        stop = min(stop, len(view))
+        start, stop = start & -mmap.PAGESIZE, min(stop, len(view))
         if isinstance(view.obj, mmap.mmap) and start < stop:
             with suppress(OSError):  # advice
                 view.obj.madvise(mmap.MADV_DONTNEED, start, stop - start)

@@ -31,10 +31,16 @@ _Words = ctypes.c_uint64 * 5
 
 def resident(fd: int, start: int, stop: int) -> bool:
     """Say whether the page cache has all of a file's ``[start, stop)``; so too if nobody knows."""
+    found = cached(fd, start, stop)
+    return found is None or found >= stop - start
+
+
+def cached(fd: int, start: int, stop: int) -> int | None:
+    """Return how many bytes of a file's range the page cache has; None if nobody knows."""
     place, found = _Words(start, stop - start), _Words()
     if _libc.syscall(_CACHESTAT, fd, place, found, 0) != 0:
-        return True
-    return int(found[0]) * mmap.PAGESIZE >= stop - start
+        return None
+    return int(found[0]) * mmap.PAGESIZE
 
 
 def reopened(fd: int) -> int:

@@ -114,6 +114,13 @@ class ImageStore:
         """
         return self._views.held(extents, paged_in=paged_in)
 
+    def let_go(self, extents: Sequence[Extent]) -> int:
+        """Let the kernel drop its pages of the cache with *extents*, from any thread.
+
+        Return how many bytes stayed: those that are not on the disk yet.
+        """
+        return self._views.let_go(extents)
+
     def want(self, blob: Blob, chunks: Sequence[Chunk]) -> int:
         """Fetch *chunks* behind what readers wait for; return how many there was room for."""
         return self._fetcher.want(blob, chunks)

@@ -106,6 +106,23 @@ class Views:
             for lease in leases:
                 lease.release()
 
+    def let_go(self, extents: Iterable[Extent]) -> int:
+        """Let the kernel drop its pages of *extents*; return how many bytes stayed."""
+        runs: list[tuple[CacheFile, int, int]] = []
+        for extent in extents:
+            blob, chunk = extent.blob, extent.chunk
+            file = None if blob is None or chunk is None else self._find(blob, chunk)
+            if file is None or chunk is None:
+                continue
+            start, stop = chunk.offset + extent.start, chunk.offset + extent.stop
+            if runs and runs[-1][0] is file and runs[-1][2] == start:
+                runs[-1] = (file, runs[-1][1], stop)
+            else:
+                runs.append((file, start, stop))
+        for file, start, stop in runs:
+            file.let_go(start, stop)
+        return sum(file.in_page_cache(start, stop) for file, start, stop in runs)
+
     def missing(
         self, extents: Iterable[Extent], kept: Mapping[Key, Buffer]
     ) -> dict[Key, tuple[Blob, Chunk]]:

@@ -29,6 +29,7 @@ class Beginnings:
         self.want = reader.want
         self.expect = reader.expect
         self.held = reader.held
+        self.let_go = reader.let_go
         self._reader = reader
         self._whole = image.chunk_size
         self._maps: Mapping[str, ChunkMap] = {

@@ -16,28 +16,28 @@ answered. So pushes have threads of their own and hold nothing that a READ needs
 lease, and what a READ has asked for is left out. A thread that is stuck all the same comes free
 when the READ is answered, at its deadline at the latest, or when the connection ends.
 
-Tasks: ``run`` owns two pushing tasks, one that measures memory, and one per model whose index is
-being read. All else is called in the event loop and does not await.
+What was pushed is in memory twice, until the cache's own pages are let go of (`behind`).
+
+Tasks: ``run`` owns two pushing tasks, one that measures memory, one that lets go, and one per model
+whose index is being read. All else is called in the event loop and does not await.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 
-import pyfuse3
 import trio
 
-from chunkstore import Buffer, ChunkstoreError, Missing
+from chunkstore import Buffer, ChunkstoreError
 from rafs import RafsError
 
+from .behind import SLICE, Behind, Place
 from .feed import LAST_LEVEL, Feed
+from .lot import Lot, Store, notify_store
 from .models import Kind, kind_of
 from .room import SHARE, available
 from .shards import Shards
@@ -67,9 +67,6 @@ HEAD = 64 << 10
 _TICK = 0.25
 """Seconds between looks at the memory, and at files that found no room."""
 
-Store = Callable[[int, int, Buffer], None]
-"""Puts bytes at a place of an inode into the page cache; raises OSError. May wait."""
-
 
 class PageCache:
     """The files of one session that are fed."""
@@ -83,7 +80,7 @@ class PageCache:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._vfs = vfs
-        self._store = store or _notify_store
+        self._store = store or notify_store
         self._room = room
         self._clock = clock
         self._feeds: OrderedDict[int, Feed] = OrderedDict()
@@ -97,6 +94,7 @@ class PageCache:
         """Steps that are here and not pushed; a feed has a bounded number under way."""
         self._idle = trio.lowlevel.ParkingLot()
         self._threads = trio.CapacityLimiter(PUSHERS)
+        self._behind = Behind()
         self._readers = trio.CapacityLimiter(1)
         """Threads that read indexes: a large one takes 20 ms."""
         self._nursery: trio.Nursery | None = None
@@ -165,6 +163,7 @@ class PageCache:
                 for _ in range(PUSHERS):
                     nursery.start_soon(self._push_all)
                 nursery.start_soon(self._watch)
+                nursery.start_soon(self._leave_behind)
         finally:
             self._nursery = None
 
@@ -264,7 +263,7 @@ class PageCache:
             if len(self._come) < BATCH:
                 await trio.sleep(LINGER)
             batch = [self._come.popleft() for _ in range(min(BATCH, len(self._come)))]
-            lot = _Lot()
+            lot = Lot()
             try:
                 for step in batch:
                     self._add(lot, *step)
@@ -274,7 +273,7 @@ class PageCache:
             for node, feed, _ in batch:
                 self._ask(node, feed)
 
-    def _add(self, lot: _Lot, node: int, feed: Feed, step: int) -> None:
+    def _add(self, lot: Lot, node: int, feed: Feed, step: int) -> None:
         """Borrow what there is to push of a step; it is idle again where it is not all here."""
         try:
             if self._feeds.get(node) is feed and node not in self._closed:
@@ -286,7 +285,7 @@ class PageCache:
             pass  # gone again, or the image is
         feed.put_back(step)
 
-    async def _push(self, lot: _Lot) -> None:
+    async def _push(self, lot: Lot) -> None:
         if not lot.pieces:
             return
         failures = await trio.to_thread.run_sync(
@@ -296,6 +295,8 @@ class PageCache:
             if piece not in failures:
                 self.pushes += 1
                 self.pushed += piece.size
+                stop = piece.start + piece.size
+                self._behind.pushed(piece.node, piece.start, stop, self._clock())
         for piece, reason in failures.items():
             # ENOENT: the kernel has forgotten the file. Nobody waits for what is pushed.
             logger.debug("not pushed node=%x reason=%s", piece.node, reason)
@@ -310,69 +311,25 @@ class PageCache:
                         self._ask(node, feed)
             await trio.sleep(_TICK)
 
+    async def _leave_behind(self) -> None:
+        """Let go of the cache's pages of what was pushed."""
+        alone = trio.CapacityLimiter(1)
+        while True:
+            await trio.sleep(_TICK)
+            if self._behind:
+                for place in self._behind.due(self._clock(), self._room() // SHARE):
+                    left = await trio.to_thread.run_sync(self._let_go, place, limiter=alone)
+                    self._behind.let_go(place, left, self._clock())
+
+    def _let_go(self, place: Place) -> int:
+        node, number = place
+        try:
+            return self._vfs.let_go(node, number * SLICE, (number + 1) * SLICE)
+        except (RafsError, ChunkstoreError):  # the image has gone
+            return 0
+
     def _share(self) -> None:
         """Divide what memory there is among the files."""
         limit = min(LAST_LEVEL, self._room() // SHARE // max(1, len(self._feeds)))
         for feed in self._feeds.values():
             feed.limit = limit
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Piece:
-    """Bytes of the cache on their way to the kernel."""
-
-    node: int
-    start: int
-    data: Buffer
-
-    @property
-    def size(self) -> int:
-        return len(self.data)
-
-
-class _Lot:
-    """Pieces that are pushed at once, and what they were borrowed from.
-
-    A thread may outlive the task that sent it, so whoever comes first gives back: the thread that
-    has begun, or the task whose thread never did.
-    """
-
-    def __init__(self) -> None:
-        self.pieces: list[_Piece] = []
-        self._loans = ExitStack()
-        self._lock = threading.Lock()
-        self._taken = False
-
-    def borrow(self, vfs: Vfs, node: int, start: int, stop: int) -> None:
-        """Add a range of a file; raises Missing where it is not all here."""
-        data = self._loans.enter_context(vfs.held(node, start, stop))
-        if data is None:
-            raise Missing("evicted before it was pushed")
-        self.pieces.append(_Piece(node, start, data))
-
-    def push(self, store: Store) -> Mapping[_Piece, OSError]:
-        """Push all, in a thread, and give back; return why some of it could not be."""
-        failures: dict[_Piece, OSError] = {}
-        if not self._take():
-            return failures
-        with self._loans:
-            for piece in self.pieces:
-                try:
-                    store(piece.node, piece.start, piece.data)
-                except OSError as exc:
-                    failures[piece] = exc
-        return failures
-
-    def close(self) -> None:
-        """Give back what no thread has taken."""
-        if self._take():
-            self._loans.close()
-
-    def _take(self) -> bool:
-        with self._lock:
-            taken, self._taken = self._taken, True
-        return not taken
-
-
-def _notify_store(node: int, start: int, data: Buffer) -> None:
-    pyfuse3.notify_store(node, start, data)  # type: ignore[arg-type]  # it takes any buffer

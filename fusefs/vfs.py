@@ -82,6 +82,13 @@ class Reader(ExtentReader, Protocol):
         """
         ...
 
+    def let_go(self, extents: Sequence[Extent]) -> int:
+        """Let the kernel drop its pages of the cache with *extents*, from any thread.
+
+        Return how many bytes stayed: those that are not on the disk yet.
+        """
+        ...
+
 
 class Tree(Protocol):
     """Files by inode number, as a ``rafs.Bootstrap`` has them; what each raises is there, too."""
@@ -376,6 +383,11 @@ class Vfs:
         slot = self._slot(node)
         extents = slot.tree.extents(slot.nid(node), start, stop)
         return slot.reader.held(extents, paged_in=False)
+
+    def let_go(self, node: int, start: int, stop: int) -> int:
+        """Let go of the cache's pages of a range of a file, from any thread; return what stayed."""
+        slot = self._slot(node)
+        return slot.reader.let_go(slot.tree.extents(slot.nid(node), start, stop))
 
     @property
     def trees(self) -> Sequence[Tree]:

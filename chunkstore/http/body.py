@@ -62,7 +62,7 @@ class Sized:
             into[:count] = self._early[:count]
             self._early = self._early[count:]
         else:
-            count = await self._wire.receive_into(into)
+            count = await self._wire.receive_into(into, certain=True)
         if not count:
             raise FramingError(f"cut off {self._left} bytes before its end")
         self._left -= count

@@ -3,6 +3,10 @@
 A socket is read with ``recv_into`` straight into the caller's memory; a TLS socket decrypts into
 it. Measured over loopback, 1 MiB at a time: 2.5 GB/s, against 1.8 with received bytes objects of
 256 KiB and 0.5 with a general client.
+
+A fast server's bytes come in many small parts, and to be woken for each costs more than to receive
+it. So the kernel is told to wait until as many are there as come in a moment (SO_RCVLOWAT), where
+it is certain that as many will come: that halved the CPU time of a download at 10 Gbit/s.
 """
 
 from __future__ import annotations
@@ -21,6 +25,12 @@ _ENOUGH = 256 << 10
 """Bytes after which a TLS receive returns: a record gives 16 KiB at most, a task switch per record
 would cost more than its decryption."""
 
+_LEAST_MARK, _MOST_MARK = 16 << 10, 512 << 10
+"""Bytes for which the kernel may be told to wait; below the least it wakes for every one."""
+
+_MOMENT = 0.002
+"""Seconds that such a wait should take: nobody notices them."""
+
 
 class Wire(Protocol):
     """Bytes to and from one server; failures are OSError, whatever carries the bytes."""
@@ -29,8 +39,11 @@ class Wire(Protocol):
         """Send all of *data*."""
         ...
 
-    async def receive_into(self, into: memoryview) -> int:
-        """Receive at least one byte into *into*; return how many, 0 when there will be none."""
+    async def receive_into(self, into: memoryview, *, certain: bool = False) -> int:
+        """Receive at least one byte into *into*; return how many, 0 when there will be none.
+
+        With *certain* as many will come as there is room for, or the connection ends.
+        """
         ...
 
     def is_quiet(self) -> bool:
@@ -56,6 +69,8 @@ class Socket:
     def __init__(self, connected: socket.socket) -> None:
         connected.setblocking(False)
         self._socket = connected
+        self._mark = self._told = 1
+        """Bytes worth waking up for, and what the kernel was told."""
 
     async def send(self, data: Buffer) -> None:
         """Send all of *data*."""
@@ -69,15 +84,18 @@ class Socket:
             except ssl.SSLWantReadError:
                 await trio.lowlevel.wait_readable(self._socket)
 
-    async def receive_into(self, into: memoryview) -> int:
-        """Receive at least one byte into *into*; return how many, 0 when there will be none."""
+    async def receive_into(self, into: memoryview, *, certain: bool = False) -> int:
+        """Receive at least one byte into *into*; return how many, 0 when there will be none.
+
+        With *certain* as many will come as there is room for, or the connection ends.
+        """
         await trio.lowlevel.checkpoint_if_cancelled()
         has_waited = False
         while True:
             try:
                 count = self._receive(into)
             except (BlockingIOError, ssl.SSLWantReadError):
-                await trio.lowlevel.wait_readable(self._socket)
+                await self._wait(len(into) if certain else 1)
             except ssl.SSLWantWriteError:
                 await trio.lowlevel.wait_writable(self._socket)
             else:
@@ -87,6 +105,20 @@ class Socket:
         if not has_waited:
             await trio.lowlevel.cancel_shielded_checkpoint()
         return count
+
+    async def _wait(self, most: int) -> None:
+        """Wait until it is worth while to receive; at least *most* bytes are still to come."""
+        mark = min(self._mark, most)
+        if mark < _LEAST_MARK:
+            mark = 1
+        if mark != self._told:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, mark)
+            self._told = mark
+        began = trio.current_time()
+        await trio.lowlevel.wait_readable(self._socket)
+        if most > 1:
+            took = trio.current_time() - began
+            self._mark = mark_after(self._mark, took)
 
     def _receive(self, into: memoryview) -> int:
         return self._socket.recv_into(into)
@@ -136,6 +168,10 @@ class TlsSocket(Socket):
             except ssl.SSLWantWriteError:
                 await trio.lowlevel.wait_writable(self._tls)
 
+    async def _wait(self, most: int) -> None:
+        """Wait for anything: what is to come is more in records than it is in bytes."""
+        await trio.lowlevel.wait_readable(self._tls)
+
     def _receive(self, into: memoryview) -> int:
         count = self._tls.recv_into(into)
         try:
@@ -160,6 +196,13 @@ class TlsSocket(Socket):
         finally:
             fd.detach()
         return False
+
+
+def mark_after(mark: int, took: float) -> int:
+    """Return how many bytes to wait for after *mark*, or fewer, were waited for *took* seconds."""
+    if took < _MOMENT / 2:
+        return min(max(2 * mark, _LEAST_MARK), _MOST_MARK)
+    return max(mark // 2, 1) if took > 2 * _MOMENT else mark
 
 
 async def dial_tcp(url: Url) -> Socket:

@@ -70,6 +70,20 @@ async def test_pages_that_readers_got_are_let_go_of(
     os.close(pages.fd)
 
 
+async def test_pages_can_be_let_go_of_by_extents_as_far_as_they_are_on_the_disk(
+    cache: BlobCache, nursery: trio.Nursery, patient_clock: MockClock
+) -> None:
+    store = await _filled(nursery, cache)
+    pages = Pages(cache)
+    os.fsync(pages.fd)
+    assert pages.has(1)
+    assert store.let_go([MADE.extent(1), MADE.extent(2)]) == 0
+    assert not pages.has(1)
+    assert not pages.has(2)
+    assert await store.read([MADE.extent(1)]) == MADE.data(1)
+    os.close(pages.fd)
+
+
 async def test_large_pieces_are_read_past_the_page_cache(
     cache: BlobCache, nursery: trio.Nursery, patient_clock: MockClock
 ) -> None:

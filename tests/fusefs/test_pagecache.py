@@ -16,6 +16,7 @@ from fixtures.extents import DecodedFiles
 from fixtures.mounting import until
 from fixtures.sketch import Sketch
 from fixtures.weights import safetensors
+from fusefs.behind import SOON
 from fusefs.feed import ASKED, STEP
 from fusefs.pagecache import PageCache
 from fusefs.vfs import ROOT, Image, Vfs
@@ -112,6 +113,18 @@ async def test_a_model_is_brought_whole_after_its_first_read(session: Session) -
     assert session.pagecache.pushed == len(MODEL) - 4096
     assert session.pagecache.pushes == 37
     assert threading.get_ident() not in session.kernel.threads
+
+
+async def test_the_caches_pages_of_what_was_pushed_are_let_go_of(
+    session: Session, autojump_clock: MockClock
+) -> None:
+    autojump_clock.autojump_threshold = 0.02  # threads take no virtual time
+    session.pagecache.opened(session.node(b"model"))
+    session.read(b"model", 0, 4096)
+    await session.settle()
+    assert session.reader.gone == []
+    await trio.sleep(SOON + 10)
+    assert len(session.reader.gone) == len(set(session.reader.gone)) == 37
 
 
 async def test_small_files_and_first_reads_of_others_bring_nothing(session: Session) -> None:
