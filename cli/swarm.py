@@ -8,7 +8,7 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import trio
 
 from chunkstore import Blob, ChunkSource, Malformed, Origin
 from chunkstore.blobcache import BlobCache
-from chunkstore.http import Client, Url
+from chunkstore.http import Client, Fence, Url, UrlPattern
 from chunkstore.originchunks import OriginChunks
 from chunkstore.origins.credentials import Credentials
 from chunkstore.origins.http import HttpOrigin
@@ -32,10 +32,11 @@ from p2p.download import Download
 from p2p.evaluator import Limits
 from p2p.fileseed import ByKind, FileSeeding
 from p2p.gate import Gate
+from p2p.line import split
 from p2p.messages import Hello
 from p2p.net import Tcp
 from p2p.scheduler import Settings
-from p2p.security import Identity, Papers, Role, Security
+from p2p.security import Identity, Papers, Role, Security, is_loopback
 from p2p.seed import Seeding
 from p2p.server import SEED_SLOTS, SLOTS
 from p2p.service import Service
@@ -43,7 +44,7 @@ from p2p.sharing import Sharing
 from p2p.source import Joining
 from p2p.swarm import Host, Swarm
 
-from .clients import client_of
+from .clients import fenced_client
 from .names import is_remote, shown
 from .setup import Membership, Safety, Setup
 
@@ -78,6 +79,9 @@ async def in_swarm(
     if not membership.schedulers and not membership.listen:
         yield None
         return
+    if membership.safety.papers is not None:
+        papers = importlib.import_module("cli.papers")
+        await trio.to_thread.run_sync(papers.require_roles, membership.safety, role)
     schedulers = membership.schedulers
     service = None
     if "self" in schedulers:
@@ -152,13 +156,21 @@ def seedable(image: str, *, plain_http: bool) -> str:
 
 @asynccontextmanager
 async def seeded(
-    where: str, client: Client, patience: float, *, as_user: bool = False
+    where: str, client: Client, fence: Fence, patience: float, *, as_user: bool = False
 ) -> AsyncIterator[ChunkSource]:
-    """Open the origin that a task's description names; raises Malformed.
+    """Open the origin that a task's description names; raises Malformed, Refused.
 
     With this user's credentials only *as_user*.
     """
+    fence.check(_place(where, client))
     yield OriginChunks(Retrying(_origin(where, client, as_user=as_user), deadline=patience))
+
+
+def _place(where: str, client: Client) -> Url:
+    """Return the url at which an origin is asked."""
+    if is_remote(where):
+        return Url.parse(where)
+    return _registry(where, client, as_user=False).url("")
 
 
 def _origin(where: str, client: Client, *, as_user: bool) -> Origin:
@@ -229,19 +241,38 @@ async def peering(setup: Setup, membership: Membership, cache_limit: int | None)
             await share_all(swarm, cache, LOOKED_AGAIN)
 
 
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """What a seed reads for others."""
+
+    origins: tuple[UrlPattern, ...] = ()
+    """Only these; none: any but this machine's own and the link's."""
+    as_user: bool = False
+    """With this user's credentials, for who may read the same."""
+
+
+def _stays_here(membership: Membership) -> bool:
+    """Say whether only this machine can reach a host: what listens here, is here anyway."""
+    return is_loopback(split(membership.listen or membership.schedulers[0])[0])
+
+
 async def seeding(
-    setup: Setup, membership: Membership, cache_limit: int | None, *, as_user: bool
+    setup: Setup, membership: Membership, cache_limit: int | None, reads: Reads
 ) -> None:
     """Be a seed until cancelled."""
-    with closing(BlobCache(setup.cache, limit=cache_limit)) as cache, client_of(setup) as client:
-        origins = partial(seeded, client=client, patience=setup.patience, as_user=as_user)
+    as_user = reads.as_user
+    client, fence = fenced_client(setup, reads.origins, local=_stays_here(membership))
+    with closing(BlobCache(setup.cache, limit=cache_limit)) as cache, client:
+        patience = setup.patience
+        origins = partial(seeded, client=client, fence=fence, patience=patience, as_user=as_user)
         async with in_swarm(membership, cache, Role.SEED) as swarm, trio.open_nursery() as nursery:
             assert swarm is not None
             admission = Admission(partial(_anonymous, client)) if as_user else None
             admits = admission.admits if admission else None
             seeding = Seeding(cache, swarm.holdings, origins, admits)
             await nursery.start(seeding.run)
-            files = FileSeeding(cache, swarm, client, partial(_registry_of, client))
+            asking = partial(_registry_of, client)
+            files = FileSeeding(cache, swarm, client, asking, fence.check)
             await nursery.start(files.run)
             swarm.seeding(ByKind(seeding, files))
             click.echo(f"seeding at {swarm.address}")

@@ -36,7 +36,7 @@ def show(address: str, safety: Safety, *, as_json: bool) -> None:
     print_facts([("scheduler", address), ("up", f"{state['up']} s"), ("events", state["events"])])
     _table("hosts", state["hosts"], ("name", "kind", "address", "state", "tasks", "children"))
     _table("tasks", state["tasks"], ("name", "size", "state", "peers", "finished", "grants"))
-    _table("set aside", state["aside"], ("host", "name", "reason", "seconds", "times"))
+    _table("set aside", state["aside"], ("address", "name", "reason", "seconds", "times"))
 
 
 def _table(title: str, rows: object, names: Sequence[str]) -> None:

@@ -49,6 +49,9 @@ PATIENCE = 30.0
 Asking = Callable[[Url], Ask | None]
 """Returns how a url's server is asked, where it wants more than the question."""
 
+Check = Callable[[Url], None]
+"""Raises ChunkstoreError where a url may not be named."""
+
 
 @dataclass(slots=True)
 class _File:
@@ -72,10 +75,16 @@ class FileSeeding:
     """Fetches files for a `Server`."""
 
     def __init__(
-        self, cache: BlobCache, swarm: Swarm, client: Client, asking: Asking | None = None
+        self,
+        cache: BlobCache,
+        swarm: Swarm,
+        client: Client,
+        asking: Asking | None = None,
+        check: Check | None = None,
     ) -> None:
         """Ask as *asking* says where a child gives no headers; *client* plainly by default."""
         self._asking = asking
+        self._check = check
         self._cache = cache
         self._swarm = swarm
         self._client = client
@@ -138,6 +147,8 @@ class FileSeeding:
 
     async def _opened(self, task: bytes, description: Description) -> _File:
         named, version = _checked(task, description)
+        if self._check is not None:
+            self._check(named.url)
         store = FileStore(self._cache, version, str(named.url))
         await store.open()
         assert store.shelf is not None

@@ -12,7 +12,7 @@ def host_standing(host: Host) -> dict[str, object]:
     return {
         "host": host.id.hex(),
         "name": _name(host),
-        "address": announced.address if announced else "",
+        "address": _address(host),
         "kind": host.kind,
         "idc": announced.idc if announced else "",
         "location": announced.location if announced else "",
@@ -51,6 +51,7 @@ def aside_standing(
         {
             "host": host.hex(),
             "name": _name(hosts.get(host)),
+            "address": _address(hosts.get(host)),
             "reason": sentence.reason,
             "seconds": round(max(0.0, sentence.until - now), 3),
             "times": sentence.times,
@@ -61,3 +62,7 @@ def aside_standing(
 
 def _name(host: Host | None) -> str:
     return host.announced.name if host and host.announced else ""
+
+
+def _address(host: Host | None) -> str:
+    return host.announced.address if host and host.announced else ""

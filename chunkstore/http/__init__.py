@@ -4,6 +4,7 @@
 
     url      Url: where to, and what of it may be shown
     proxies  Proxies: which proxy, if any, stands before a url
+    fence    Fence: where a client may go that reads for others
     wire     Wire: bytes to and from one server; sockets, TLS, tunnels
     message  Request, and Response: the head by h11, the body into the caller's memory
     pool     Pool: kept connections, bounded per server
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 from .client import Client
 from .download import download
+from .fence import Fence, UrlPattern
 from .message import Deadlines, Request, Response, Upload
 from .proxies import Proxies
 from .ranges import RangeRead, file_size, read_range
@@ -24,12 +26,14 @@ from .url import Url
 __all__ = [
     "Client",
     "Deadlines",
+    "Fence",
     "Proxies",
     "RangeRead",
     "Request",
     "Response",
     "Upload",
     "Url",
+    "UrlPattern",
     "download",
     "file_size",
     "read_range",

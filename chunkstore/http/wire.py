@@ -72,6 +72,11 @@ class Socket:
         self._mark = self._told = 1
         """Bytes worth waking up for, and what the kernel was told."""
 
+    @property
+    def peer(self) -> str:
+        """The address at the other end; raises OSError."""
+        return str(self._socket.getpeername()[0])
+
     async def send(self, data: Buffer) -> None:
         """Send all of *data*."""
         await trio.lowlevel.checkpoint_if_cancelled()

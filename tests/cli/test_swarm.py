@@ -121,6 +121,29 @@ def test_hosts_that_start_together_read_the_origin_once(
         together(hosts, tree, origin)
 
 
+def test_a_seed_reads_nothing_but_the_origins_that_it_was_told(
+    naiad: Naiad, tree: Path, origin: RangeServer, scheduler: Service, tmp_path: Path
+) -> None:
+    hosts = Hosts(naiad, origin.url, "--scheduler", scheduler.address)
+    config = tmp_path / "seed.toml"
+    config.write_text('origins = ["https://registry.example/*"]\n')
+    words = ("seed", "--scheduler", scheduler.address, "--cache", naiad.folder / "seed")
+    with service(naiad, *words, "--config", config):
+        host = hosts.mount("a")
+        assert read(host) == expected(tree)
+        assert hosts.sources(host)["origin"] == SIZE
+        out = ("-o", tmp_path / "out", "--cache", naiad.folder / "cache-b")
+        naiad.run("fetch", "--scheduler", scheduler.address, f"{origin.url}/image.boot", *out)
+        assert (tmp_path / "out").read_bytes() == (tmp_path / "image" / "image.boot").read_bytes()
+    assert not list((naiad.folder / "seed").glob("blobs/*.data"))
+
+
+def test_a_pattern_that_names_no_origin_is_told(naiad: Naiad) -> None:
+    words = ("seed", "--scheduler", "127.0.0.1:1", "--origin", "registry.example")
+    done = naiad.run(*words, ok=False)
+    assert (done.returncode, "such as https://registry.example/*" in done.stderr) == (2, True)
+
+
 def together(hosts: Hosts, tree: Path, origin: RangeServer) -> None:
     for name in ("a", "b", "c"):
         hosts.mount(name)
