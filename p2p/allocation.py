@@ -34,6 +34,8 @@ class Allocation:
             return
         alone = self._alone(task, peer)
         seeds = self.sources.of(task, now)
+        if peer.returned:
+            seeds = tuple(seed for seed in seeds if peer.returned.get(seed, now) <= now)
         free = self.free(task) | peer.orphans & ~task.grants.bits
         while (peer.wanted & free) and self._may(peer, alone):
             urgent = peer.urgent & free
@@ -82,7 +84,7 @@ class Allocation:
             alone = len(task.rotation) == 1 and self._alone(task, task.rotation[0])
             if not (alone or window.room):
                 break
-            peer = self._next(task, free, alone)
+            peer = self._next(task, source, free, now)
             if peer is None:
                 break
             piece = runs.first(free & ~peer.held)
@@ -91,12 +93,15 @@ class Allocation:
             free &= ~(1 << piece)
         return given
 
-    def _next(self, task: Task, free: int, alone: bool) -> Peer | None:
+    def _next(self, task: Task, source: bytes | None, free: int, now: float) -> Peer | None:
         """Return the next bulk peer that may take one of *free*: those that share come first."""
+        alone = len(task.rotation) == 1 and self._alone(task, task.rotation[0])
         for sharing in (True, False):
             for _ in range(len(task.rotation)):
                 peer = task.rotation[0]
                 task.rotation.rotate(-1)
+                if source is not None and peer.returned.get(source, now) > now:
+                    continue
                 if peer.shares is sharing and free & ~peer.held and self._may(peer, alone):
                     return peer
         return None

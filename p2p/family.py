@@ -15,6 +15,8 @@ USELESS_FOR = 5.0
 """Seconds for which a useless parent is not given to the same child again."""
 YOUNG_HOLDS = 8
 """Pieces; who holds more has made use of its parents."""
+SCARCE = 8
+"""Where more than one in so many pieces is to leave the seeds again, these are nobody's parents."""
 
 
 class Family:
@@ -101,6 +103,8 @@ class Family:
         """See to who has empty places, or came when few were there."""
         if task.young:
             self._mix(task, now)
+        if task.seeded and self._free(task).bit_count() * SCARCE > task.full.bit_length():
+            self._close_seeds(task, now)
         for peer in list(task.short)[: self._limits.filter_parents]:
             task.short.pop(peer)
             self.fill(peer, now)
@@ -121,4 +125,15 @@ class Family:
         """Return the seeds that may be parents: when all pieces have left them once."""
         if not self._sources.seeds or self._free(task):
             return []
+        task.seeded = True
         return [self._sources.seeds[each] for each in self._sources.of(task, now)]
+
+    def _close_seeds(self, task: Task, now: float) -> None:
+        """Have seeds as nobody's parents: a holder of much is gone, or never was one."""
+        task.seeded = False
+        for peer in list(task.peers):
+            seeds = [host.id for host in peer.parents.values() if host.kind == "seed"]
+            for seed in seeds:
+                assignment.remove(peer, seed)
+            if seeds:
+                self.fill(peer, now, changed=True)

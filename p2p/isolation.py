@@ -60,7 +60,7 @@ class Isolation:
     _record: dict[bytes, tuple[int, float]] = field(default_factory=dict)
     """How often a host was set aside, and until when the last time."""
     _accused: dict[bytes, set[bytes]] = field(default_factory=dict)
-    """By child, the parents that it alone accuses of corruption."""
+    """By child, the parents that it alone accuses of corruption. Children go by their witness."""
     _trials: dict[bytes, float] = field(default_factory=dict)
     """Who is to be judged as slow, and when."""
     _late: dict[bytes, float] = field(default_factory=dict)
@@ -78,6 +78,8 @@ class Isolation:
                 self._accused.get(each, set()).discard(parent)
             return self._set_aside(parent, "corrupt", now)
         self._accused.setdefault(child, set()).add(parent)
+        while len(self._accused) > RECORDS:
+            del self._accused[next(iter(self._accused))]
         return None
 
     def late(self, parent: bytes, child: bytes, timeouts: int, now: float) -> None:
@@ -127,9 +129,10 @@ class Isolation:
         over = min((each.until for each in self.aside.values()), default=float("inf"))
         return min(over, min(self._trials.values(), default=over))
 
-    def forget(self, host: bytes) -> None:
-        """Drop what a host that is gone had to say; its own record stays."""
-        self._accused.pop(host, None)
+    def forget(self, host: bytes, witness: bytes) -> None:
+        """Drop what is known of a host that is gone; its record, and its name's, stay."""
+        if witness == host:
+            self._accused.pop(host, None)
         self._evidence.pop(host, None)
         for known in (self._trials, self._late, self._waited):
             known.pop(host, None)

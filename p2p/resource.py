@@ -120,6 +120,8 @@ class Host:
     """Bytes per second that children saw, smoothed; 0: not known."""
     served: int = 0
     failed: int = 0
+    witness: bytes = b""
+    """Whose word its reports are: its certificate's name, so that nobody agrees with himself."""
 
     @property
     def kind(self) -> str:
@@ -169,6 +171,8 @@ class Peer:
     """Hosts that had nothing for it, and until when they are not its parents again."""
     failed: dict[bytes, float] = field(default_factory=dict)
     """Hosts that did not answer it, and until when it is not sent to them."""
+    returned: dict[bytes, float] = field(default_factory=dict)
+    """Seeds that it got nothing from, and until when it is granted nothing there."""
     orphans: int = 0
     """Those of them that only such hosts hold: as good as not held."""
     granted: int = 0
@@ -224,6 +228,10 @@ class Task:
     """Who came a moment ago, and among how many peers its parents were drawn."""
     short: dict[Peer, None] = field(default_factory=dict)
     """Who has an empty parent's place."""
+    doubted: dict[bytes, dict[bytes, float]] = field(default_factory=dict)
+    """By seed, who got nothing from it, and when."""
+    seeded: bool = False
+    """Seeds may be among the parents: every piece had left them once."""
     failing: dict[bytes, tuple[float, float]] = field(default_factory=dict)
     """Seeds that could not get pieces of it: until when they are not asked, and for how long."""
     digests: list[bytes | None] = field(default_factory=list)

@@ -83,11 +83,16 @@ class Scheduler:
 
     # What happens
 
-    def connected(self, host: bytes, roles: Iterable[str], now: float) -> list[Action]:
-        """Open a host's session; one that it had before is over."""
+    def connected(
+        self, host: bytes, roles: Iterable[str], now: float, name: str = ""
+    ) -> list[Action]:
+        """Open a host's session; one that it had before is over.
+
+        *name* is its certificate's; hosts of one name are one witness.
+        """
         if host in self.hosts:
             self._lose(self.hosts[host], now)
-        self.hosts[host] = Host(host, frozenset(roles))
+        self.hosts[host] = Host(host, frozenset(roles), witness=name.encode() or host)
         return self._flush(now)
 
     def take(self, host: bytes, body: Body, now: float) -> list[Action]:
@@ -196,7 +201,7 @@ class Scheduler:
         if host.children:
             for task in list(self.tasks.values()):
                 self._family.bereave(task, host, now)
-        self.isolation.forget(host.id)
+        self.isolation.forget(host.id, host.witness)
 
     def _spoil(self, host: Host, now: float) -> None:
         """Count anew what a host holds: it shares now, or no longer does."""
@@ -331,20 +336,20 @@ class Scheduler:
         self._supply.returned(peer, bits, body.reason, now)
 
     def _report(self, peer: Peer, body: messages.Report, now: float) -> None:
-        parent = self.hosts.get(body.parent)
+        parent, witness = self.hosts.get(body.parent), peer.host.witness
         if parent is None:
             return
         parent.learn(body)
         if body.corrupt:
-            sentence = self.isolation.corrupt(body.parent, peer.host.id, now)
+            sentence = self.isolation.corrupt(body.parent, witness, now)
             if sentence is not None:
                 self._isolate(body.parent, sentence, now)
             if self._family.reject(peer, body.parent, peer.failed, now):
                 self._family.fill(peer, now, changed=True)
         if body.timeouts:
-            self.isolation.late(body.parent, peer.host.id, body.timeouts, now)
+            self.isolation.late(body.parent, witness, body.timeouts, now)
         elif body.served:
-            self.isolation.served(body.parent, peer.host.id)
+            self.isolation.served(body.parent, witness)
 
     def _need(self, peer: Peer, body: messages.Need, now: float) -> None:
         changed = False

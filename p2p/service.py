@@ -62,7 +62,8 @@ class Service:
             old.end("it has connected anew")
         self._sessions[host] = session
         roles = [role.value for role in session.remote.roles]
-        self.do(self.scheduler.connected(host, roles, trio.current_time()))
+        name = session.remote.name
+        self.do(self.scheduler.connected(host, roles, trio.current_time(), name))
 
     def take(self, session: Session, body: Body) -> None:
         """Take a host's message; raises Malformed."""

@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from . import rendezvous, runs
-from .resource import Host, Task
+from .resource import Host, Peer, Task
 
 AHEAD = 4096
 """Pieces whose seeds are worked out at a time: 10 ms with two seeds."""
 
 BACK_OFF_FIRST, BACK_OFF_MOST = 5.0, 300.0
 """Seconds for which a seed that fails a task is not asked for it."""
+
+WITNESSES = 2
+"""So many have to have got nothing from a seed before it is asked by nobody; or all there are."""
+DOUBT_LASTS = 60.0
 
 
 @dataclass(slots=True)
@@ -52,11 +56,32 @@ class Sources:
         shards = self._upto(task, seeds, piece + 1)
         return next(seed for seed, owned in shards.owned.items() if owned >> piece & 1)
 
-    def failed(self, task: Task, seed: bytes, now: float) -> None:
-        """Do not ask a seed for a task for a while, for longer each time."""
+    def failed(self, peer: Peer, seed: bytes, now: float) -> None:
+        """Weigh that a peer got nothing from a seed.
+
+        It is not sent there for a while itself; nobody is when others say so too, for longer each
+        time.
+        """
+        task = peer.task
+        peer.returned[seed] = now + BACK_OFF_FIRST
+        doubts = task.doubted.setdefault(seed, {})
+        for witness in [each for each, when in doubts.items() if now - when > DOUBT_LASTS]:
+            del doubts[witness]
+        doubts[peer.host.witness] = now
+        if len(doubts) < WITNESSES and not self._is_alone(peer):
+            return
+        del task.doubted[seed]
         _, last = task.failing.get(seed, (0.0, BACK_OFF_FIRST / 2))
         wait = min(BACK_OFF_MOST, 2 * last)
         task.failing[seed] = now + wait, wait
+
+    @staticmethod
+    def _is_alone(peer: Peer) -> bool:
+        """Whether nobody but one witness takes part."""
+        mine = peer.host.witness
+        return all(
+            each.host.witness == mine for each in peer.task.peers if each.host.kind != "seed"
+        )
 
     def forget(self, task: Task) -> None:
         """Drop what was worked out for a task."""

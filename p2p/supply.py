@@ -74,7 +74,7 @@ class Supply:
         failed = task.grants.returned(peer.host.id, bits)
         for source in {grant.source: None for grant in failed}:
             if source is not None and reason:
-                self.sources.failed(task, source, now)
+                self.sources.failed(peer, source, now)
         self._again(task, [grant.piece for grant in failed], now, last=peer)
 
     def revoke(self, task: Task, host: Host, now: float) -> None:

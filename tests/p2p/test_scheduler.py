@@ -122,6 +122,58 @@ def test_a_seed_that_fails_is_not_asked_for_that_task_for_a_while() -> None:
     assert one.grants == {0: None}
 
 
+def test_a_seed_that_one_host_got_nothing_from_is_asked_by_the_others() -> None:
+    swarm = Hosts()
+    seed, one, two, three = swarm.add(100, "seed"), swarm.add(1), swarm.add(2), swarm.add(3)
+    for host in (one, two, three):
+        swarm.join(host)
+    swarm.want(one, 0b1)
+    one.grants.clear()
+    swarm.tell(one, messages.Return(1, [0, 1], "failed"))
+    assert one.grants == {0: None}
+    swarm.want(two, 0b10)
+    assert two.grants == {1: seed.id}
+    two.grants.clear()
+    swarm.tell(two, messages.Return(1, [1, 2], "failed"))
+    swarm.want(three, 0b100)
+    assert (two.grants, three.grants) == ({1: None}, {2: None})
+
+
+def test_hosts_of_one_certificate_are_one_witness() -> None:
+    swarm = Hosts()
+    seed, parent = swarm.add(100, "seed"), swarm.add(50)
+    one, two = swarm.add(1, name="liar"), swarm.add(2, name="liar")
+    three = swarm.add(3, name="honest")
+    swarm.join(parent, have=0xFF00)
+    for host in (one, two, three):
+        swarm.join(host)
+    for number, host in enumerate((one, two)):
+        swarm.tell(host, messages.Report(1, parent.id, corrupt=1))
+        swarm.tell(host, messages.Report(1, parent.id, timeouts=9))
+        swarm.want(host, 1 << number)
+        swarm.tell(host, messages.Return(1, [number, number + 1], "failed"))
+    assert swarm.scheduler.isolation.aside == {}
+    swarm.want(three, 0b100)
+    assert three.grants == {2: seed.id}
+    swarm.tell(three, messages.Report(1, parent.id, corrupt=1))
+    assert list(swarm.scheduler.isolation.aside) == [parent.id]
+
+
+def test_seeds_are_no_parents_any_more_when_who_had_everything_is_set_aside() -> None:
+    swarm = Hosts()
+    seed, liar = swarm.add(100, "seed"), swarm.add(50)
+    hosts = [swarm.add(number) for number in (1, 2, 3)]
+    swarm.join(liar, have=0xFFFF)
+    for host in hosts:
+        swarm.join(host, bulk=True)
+    assert all(seed.id in host.parents for host in hosts)
+    for host in hosts[:2]:
+        swarm.tell(host, messages.Report(1, liar.id, corrupt=1))
+    swarm.wait(0.2)
+    assert all(not {seed.id, liar.id} & {*host.parents} for host in hosts)
+    assert any(host.grants for host in hosts)
+
+
 def test_what_a_host_holds_that_does_not_upload_is_no_copy() -> None:
     swarm = Hosts()
     one, two = swarm.add(1, uploads=False), swarm.add(2)
