@@ -37,11 +37,8 @@ def fill(
     empty = limits.candidate_parents - len(peer.parents)
     if empty <= 0 or not found:
         return False
-    scored = sorted(
-        found,
-        key=lambda host: evaluator.score(host, parts.get(host.id), peer, limits),
-        reverse=True,
-    )
+    score = evaluator.scores(peer, limits)
+    scored = sorted(found, key=lambda host: score(host, parts.get(host.id)), reverse=True)
     chosen = scored[:empty]
     _mix(peer, chosen, scored[empty:])
     for host in chosen:

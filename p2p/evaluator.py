@@ -29,68 +29,98 @@ class Limits:
         return self.seed_load if host.kind == "seed" else self.peer_load
 
 
-Feature = Callable[[Host, Peer | None, Peer, Limits], float]
-"""A value of 0 to 1 for a host, its part in the task if it takes part, the child, the limits."""
+Rate = Callable[[Host, Peer | None], float]
+"""Returns a value of 0 to 1 for a host, and its part in the task if it takes part."""
+
+Feature = Callable[[Peer, Limits], Rate | None]
+"""Returns how hosts are rated for a child; None: all are 0. There are forty of them per child."""
 
 
-def _finished(host: Host, part: Peer | None, child: Peer, limits: Limits) -> float:
-    if part is None:
-        return 1.0 if host.kind == "seed" else 0.0
-    return part.held.bit_count() / max(1, child.task.description.pieces)
+def _finished(child: Peer, limits: Limits) -> Rate:
+    pieces = max(1, child.task.description.pieces)
+
+    def rate(host: Host, part: Peer | None) -> float:
+        return _of_none(host) if part is None else part.held.bit_count() / pieces
+
+    return rate
 
 
-def _useful(host: Host, part: Peer | None, child: Peer, limits: Limits) -> float:
+def _useful(child: Peer, limits: Limits) -> Rate:
     missing = child.missing
-    if part is None:
-        return 1.0 if host.kind == "seed" else 0.0
-    return (part.held & missing).bit_count() / max(1, missing.bit_count())
+    count = max(1, missing.bit_count())
+
+    def rate(host: Host, part: Peer | None) -> float:
+        return _of_none(host) if part is None else (part.held & missing).bit_count() / count
+
+    return rate
 
 
-def _success(host: Host, part: Peer | None, child: Peer, limits: Limits) -> float:
-    total = host.served + host.failed
-    return host.served / total if total else 1.0
+def _of_none(host: Host) -> float:
+    """Rate a host that takes no part: a seed can get everything."""
+    return 1.0 if host.kind == "seed" else 0.0
 
 
-def _slots(host: Host, part: Peer | None, child: Peer, limits: Limits) -> float:
-    return 1 - host.children / limits.load(host)
+def _success(child: Peer, limits: Limits) -> Rate:
+    def rate(host: Host, part: Peer | None) -> float:
+        total = host.served + host.failed
+        return host.served / total if total else 1.0
+
+    return rate
 
 
-def _idle(host: Host, part: Peer | None, child: Peer, limits: Limits) -> float:
-    return 1 / (1 + host.children)
+def _slots(child: Peer, limits: Limits) -> Rate:
+    return lambda host, part: 1 - host.children / limits.load(host)
 
 
-def _seed(host: Host, part: Peer | None, child: Peer, limits: Limits) -> float:
-    return 1.0 if host.kind == "seed" else 0.5
+def _idle(child: Peer, limits: Limits) -> Rate:
+    return lambda host, part: 1 / (1 + host.children)
 
 
-def _idc(host: Host, part: Peer | None, child: Peer, limits: Limits) -> float:
-    return 1.0 if _same(host, child.host) else 0.0
+def _seed(child: Peer, limits: Limits) -> Rate:
+    return lambda host, part: 1.0 if host.kind == "seed" else 0.5
 
 
-def _same(host: Host, other: Host) -> bool:
-    here, there = host.announced, other.announced
-    return bool(here and there and here.idc and here.idc.lower() == there.idc.lower())
+def _idc(child: Peer, limits: Limits) -> Rate | None:
+    here = child.host.announced
+    if here is None or not here.idc:
+        return None
+    idc = here.idc.lower()
+
+    def rate(host: Host, part: Peer | None) -> float:
+        there = host.announced
+        return 1.0 if there and there.idc.lower() == idc else 0.0
+
+    return rate
 
 
-def _location(host: Host, part: Peer | None, child: Peer, limits: Limits) -> float:
-    here, there = host.announced, child.host.announced
-    if not (here and there and here.location and there.location):
-        return 0.0
-    if here.location.lower() == there.location.lower():
-        return 1.0
-    shared = 0
-    pairs = zip(here.location.lower().split("|"), there.location.lower().split("|"), strict=False)
-    for mine, other in pairs:
-        if mine != other:
-            break
-        shared += 1
-    return min(shared, LOCATION_PARTS) / LOCATION_PARTS
+def _location(child: Peer, limits: Limits) -> Rate | None:
+    here = child.host.announced
+    if here is None or not here.location:
+        return None
+    own = here.location.lower().split("|")
+
+    def rate(host: Host, part: Peer | None) -> float:
+        there = host.announced.location.lower().split("|") if host.announced else []
+        if there == own:
+            return 1.0
+        shared = 0
+        for mine, other in zip(own, there, strict=False):
+            if mine != other:
+                break
+            shared += 1
+        return min(shared, LOCATION_PARTS) / LOCATION_PARTS
+
+    return rate
 
 
-def _rate(host: Host, part: Peer | None, child: Peer, limits: Limits) -> float:
+def _rate(child: Peer, limits: Limits) -> Rate:
     """Half at 100 MB/s; a host that nobody has measured counts as such a one."""
-    rate = host.rate or 1e8
-    return rate / (rate + 1e8)
+
+    def rate(host: Host, part: Peer | None) -> float:
+        measured = host.rate or 1e8
+        return measured / (measured + 1e8)
+
+    return rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +130,18 @@ class Evaluator:
     name: str
     weights: tuple[tuple[Feature, float], ...]
 
-    def score(self, host: Host, part: Peer | None, child: Peer, limits: Limits) -> float:
-        """Return how good *host* would be as a parent of *child*; higher is better."""
-        return sum(weight * feature(host, part, child, limits) for feature, weight in self.weights)
+    def scores(self, child: Peer, limits: Limits) -> Rate:
+        """Return what says how good a host would be as a parent of *child*; higher is better."""
+        rated = [(feature(child, limits), weight) for feature, weight in self.weights]
+        terms = [(rate, weight) for rate, weight in rated if rate is not None]
+
+        def score(host: Host, part: Peer | None) -> float:
+            total = 0.0
+            for rate, weight in terms:
+                total += weight * rate(host, part)
+            return total
+
+        return score
 
 
 DEFAULT = Evaluator(

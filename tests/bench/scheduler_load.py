@@ -1,10 +1,12 @@
 """A real scheduler process under many hosts: events per second, answer times, memory.
 
-    python -m tests.bench.scheduler_load [--hosts 2000] [--seconds 20] [--clients 4]
+    python -m tests.bench.scheduler_load [--hosts 2000] [--seconds 20] [--clients 2] [--every 2]
 
 Each host is a session of its own, held by one of a few processes; it announces itself, joins one
-task, says HELD once a second as a host in bulk mode does, and now and then WANT, which is answered
-by HINT, GRANT or WAIT: the time until then is the answer time, with the clients' own delays in it.
+task, says HELD *every* so many seconds, and now and then WANT, which is answered by HINT, GRANT or
+WAIT: the time until then is the answer time, with the clients' own delays in it. What it is sent to
+fetch it says HELD of at once. Hosts come within five seconds; what is measured begins when all are
+there. ``--every 0.1`` finds what is the most.
 """
 
 from __future__ import annotations
@@ -38,12 +40,15 @@ OUTLINE = Description("blob", "load", PIECES << 20, PIECES)
 ANSWERS = (Kind.HINT, Kind.GRANT, Kind.WAIT)
 WANT_EVERY = 3.0
 """Seconds between two wants of a host."""
+ARRIVAL = 5.0
+"""Seconds in which the hosts come."""
 
 
 class Light:
     """A host that is a socket and a bitmap."""
 
-    def __init__(self, number: int, random: Random) -> None:
+    def __init__(self, number: int, random: Random, every: float) -> None:
+        self.every = every
         self.id = number.to_bytes(16, "big")
         self.random = random
         self.held = 0
@@ -51,6 +56,7 @@ class Light:
         self.heard = 0
         self.took: list[float] = []
         self._asked = 0.0
+        self._saying = trio.Lock()
         self._stream: trio.SocketStream
 
     async def run(self, port: int, until: float) -> None:
@@ -74,15 +80,20 @@ class Light:
 
     async def _say(self, body: messages.Body) -> None:
         self.told += 1
-        await self._stream.send_all(wire.frame(body))
+        async with self._saying:
+            await self._stream.send_all(wire.frame(body))
 
     async def _talk(self, until: float) -> None:
         await self._say(Announce(f"127.0.0.1:{1 + self.random.randrange(60000)}", "peer"))
         await self._say(Join(1, TASK, OUTLINE, [], True))
         wants = trio.current_time() + self.random.random() * WANT_EVERY
         while trio.current_time() < until:
-            await trio.sleep(0.9 + 0.2 * self.random.random())
+            await trio.sleep(self.every * (0.9 + 0.2 * self.random.random()))
             fresh = runs.of(self.random.sample(range(PIECES), 8)) & ~self.held
+            if not fresh:  # it has everything: another one comes in its place
+                self.held, fresh = 0, 1
+                await self._say(messages.Leave(1))
+                await self._say(Join(1, TASK, OUTLINE, [], True))
             self.held |= fresh
             await self._say(messages.Held(1, runs.encode(fresh)))
             if trio.current_time() >= wants and not self._asked:
@@ -100,29 +111,41 @@ class Light:
                 header = wire.Header.decode(bytes(buffer[: wire.HEADER_SIZE]))
                 if len(buffer) < wire.HEADER_SIZE + header.size:
                     break
-                await self._heard(header)
+                body = bytes(buffer[wire.HEADER_SIZE : wire.HEADER_SIZE + header.size])
+                await self._heard(header, body)
                 del buffer[: wire.HEADER_SIZE + header.size]
 
-    async def _heard(self, header: wire.Header) -> None:
+    async def _heard(self, header: wire.Header, data: bytes) -> None:
         self.heard += 1
         if header.kind is Kind.PING:
-            await self._stream.send_all(wire.bare(Kind.PONG, header.request))
-        elif header.kind in ANSWERS and self._asked:
+            async with self._saying:
+                await self._stream.send_all(wire.bare(Kind.PONG, header.request))
+            return
+        if header.kind in ANSWERS and self._asked:
             self.took.append(time.monotonic() - self._asked)
             self._asked = 0.0
+        if header.kind in (Kind.HINT, Kind.GRANT):
+            body = wire.decode(header, data)
+            assert isinstance(body, messages.Hint | messages.Grant)
+            self.held |= runs.bitmap(body.pieces)
+            await self._say(messages.Held(1, body.pieces))
 
 
-def clients(first: int, count: int, port: int, seconds: float, into: Queue[object]) -> None:
-    """Run hosts; put what they saw into a queue."""
+def clients(numbers: range, port: int, seconds: float, every: float, into: Queue[object]) -> None:
+    """Run hosts; put what they saw once all were there into a queue."""
     _many_files()
 
     async def main() -> list[Light]:
-        hosts = [Light(number, Random(number)) for number in range(first, first + count)]
-        until = trio.current_time() + seconds
+        hosts = [Light(number, Random(number), every) for number in numbers]
+        until = trio.current_time() + ARRIVAL + seconds
         async with trio.open_nursery() as nursery:
             for host in hosts:
                 nursery.start_soon(host.run, port, until)
-                await trio.sleep(seconds / 4 / count)
+                await trio.sleep(ARRIVAL / len(hosts))
+            into.put("all are there")
+            for host in hosts:
+                host.told = host.heard = 0
+                host.took.clear()
         return hosts
 
     hosts = trio.run(main)
@@ -176,6 +199,7 @@ def main() -> None:
     parser.add_argument("--hosts", type=int, default=2000)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--clients", type=int, default=2)
+    parser.add_argument("--every", type=float, default=2.0, help="seconds between two HELDs")
     told = parser.parse_args()
     _many_files()
     port = _free_port()
@@ -183,25 +207,35 @@ def main() -> None:
     with subprocess.Popen(command) as scheduler:
         try:
             _poll(lambda: _answers(port))
-            began, busy = time.monotonic(), _cpu(scheduler.pid)
             into: Queue[object] = multiprocessing.get_context("spawn").Queue()
             share = told.hosts // told.clients
             made = [
                 multiprocessing.get_context("spawn").Process(
-                    target=clients, args=(1 + n * share, share, port, told.seconds, into)
+                    daemon=True,
+                    target=clients,
+                    args=(
+                        range(1 + n * share, 1 + n * share + share),
+                        port,
+                        told.seconds,
+                        told.every,
+                        into,
+                    ),
                 )
                 for n in range(told.clients)
             ]
             for process in made:
                 process.start()
+            for _ in made:
+                into.get(timeout=ARRIVAL * 10)
+            began, busy = time.monotonic(), _cpu(scheduler.pid)
             results: list[tuple[int, int, list[float]]] = [
                 into.get(timeout=told.seconds * 10 + 60)  # type: ignore[misc]
                 for _ in made
             ]
-            for process in made:
-                process.join()
             took = time.monotonic() - began
             busy = _cpu(scheduler.pid) - busy
+            for process in made:
+                process.join()
             memory = _memory(scheduler.pid)
         finally:
             scheduler.terminate()
@@ -210,6 +244,7 @@ def main() -> None:
     times = sorted(each for _, _, times in results for each in times)
     figures = {
         "hosts": told.hosts,
+        "every_s": told.every,
         "messages_in": sent,
         "messages_out": heard,
         "in_per_second": sent / took,

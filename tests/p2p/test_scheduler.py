@@ -272,7 +272,7 @@ def test_the_older_formula_can_be_had() -> None:
     part = task.by_host
     for formula in (V2_1, DEFAULT):
         scores = [
-            formula.score(swarm.scheduler.hosts[each.id], part[each.id], part[child.id], Limits())
+            formula.scores(part[child.id], Limits())(swarm.scheduler.hosts[each.id], part[each.id])
             for each in (full, empty)
         ]
         assert scores[0] > scores[1]
