@@ -14,6 +14,8 @@ from contextlib import contextmanager
 
 import click
 
+from .groups import plain
+
 logger = logging.getLogger(__name__)
 
 
@@ -41,7 +43,7 @@ def translated() -> Iterator[None]:
         said = names.sentence(exc)
         if said is None:
             logger.exception("this is a bug in naiad")
-            bug = names.alone(exc)
+            bug = plain(exc)
             said = f"internal error: {type(bug).__name__}: {names.one_line(bug)}"
         raise Failed(said) from exc
 

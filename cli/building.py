@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -11,6 +12,7 @@ import click
 from chunkstore import Codec
 from rafs.builder import BuildOptions, BuildResult
 from rafs.chunking import checked_chunk_size
+from rafs.targets.directory import BLOBS
 
 from .opening import open_all
 from .options import Parsed, codec_option, parse_size
@@ -71,7 +73,7 @@ def options_of(how: How, setup: Setup) -> BuildOptions:
     """Return the options of a build, with the images that lend it chunks open."""
     dicts, trace = how["dicts"], how["trace"]
     if dicts and trace is not None:
-        raise click.UsageError("--prefetch-from needs all the image: leave out --chunk-dict")
+        trace = replace(trace, lenders=_folders(dicts))
     return BuildOptions(
         codec=how["codec"],
         chunk_size=how["chunk_size"],
@@ -80,6 +82,17 @@ def options_of(how: How, setup: Setup) -> BuildOptions:
         trace=trace,
         threads=how["threads"],
     )
+
+
+def _folders(dicts: tuple[str, ...]) -> tuple[Path, ...]:
+    """Return where the blobs of *dicts* lie, for a mount of what is built; raises UsageError."""
+    folders = tuple(Path(name) / BLOBS for name in dicts)
+    for name, folder in zip(dicts, folders, strict=True):
+        if not folder.is_dir():
+            raise click.UsageError(
+                f"--prefetch-from needs all the image here: {name} is no folder with {BLOBS}/"
+            )
+    return folders
 
 
 def facts(result: BuildResult) -> list[tuple[str, object]]:

@@ -18,6 +18,8 @@ from fusefs.errors import Busy, Declined, FusefsError, MountFailed, NoAnswer, No
 from p2p.errors import BadPapers, P2pError, Unsafe, Untrusted
 from rafs.errors import BadImage, BadSource, NoEntry, RafsError, Unsupported, WrongKind
 
+from .groups import plain
+
 _SAID = (
     (Refused, "refused"),
     (Unreachable, "cannot be reached"),
@@ -52,7 +54,7 @@ Empty: it is somebody's answer in words of its own.
 
 def sentence(exc: BaseException) -> str | None:
     """Return the line that an expected error is told in, None for a bug."""
-    exc = alone(exc)
+    exc = plain(exc)
     if isinstance(exc, click.ClickException):
         return exc.format_message()
     for kind, said in _SAID:
@@ -62,13 +64,6 @@ def sentence(exc: BaseException) -> str | None:
         where = f"{_text(exc.filename)}: " if exc.filename is not None else ""
         return f"{where}{exc.strerror}"
     return f"failed: {one_line(exc)}" if isinstance(exc, OSError) else None
-
-
-def alone(exc: BaseException) -> BaseException:
-    """Return what a nursery has wrapped, where that is one error."""
-    while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
-        exc = exc.exceptions[0]
-    return exc
 
 
 def one_line(exc: BaseException) -> str:

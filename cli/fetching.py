@@ -23,10 +23,10 @@ from p2p.filetask import FileTask
 from p2p.swarm import Swarm
 
 from .clients import client_of
+from .groups import ungrouped
 from .names import is_remote, shown
 from .output import human
 from .progress import Shown
-from .services import plain
 from .setup import Membership, Setup
 from .swarm import in_swarm
 
@@ -57,12 +57,8 @@ class FetchRequest:
 
 def run(request: FetchRequest, shown_by: Shown) -> dict[str, object]:
     """Fetch, and return what there is to tell of it; raises ChunkstoreError or OSError."""
-    try:
+    with ungrouped():
         return trio.run(fetch, request, shown_by)
-    except BaseExceptionGroup as group:
-        if group.subgroup(KeyboardInterrupt):
-            raise KeyboardInterrupt from None
-        raise plain(group) from group
 
 
 async def fetch(request: FetchRequest, shown_by: Shown) -> dict[str, object]:

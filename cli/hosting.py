@@ -6,8 +6,8 @@ Tasks: one per image, in the nursery of `hosted`, which lives until the image is
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from rafs import NoEntry, RafsError
 
 from .ahead import fetch_ahead
 from .clients import client_of
+from .groups import ungrouped
 from .oci import Layers, Repository
 from .opening import Image, opened_at
 from .registries import Proof, is_plain, registry
@@ -142,7 +143,7 @@ class _Host:
     async def _start(self, showing: Showing, driver: str, *, again: bool) -> None:
         if showing.name in self._hosted:
             return
-        with _plain():
+        with ungrouped():
             hosted = await self._nursery.start(self._serve, showing, driver, again)
         self._hosted[showing.name] = hosted
         self._list.add(_Kept(showing.public, hosted.shown.driver))
@@ -249,18 +250,6 @@ def _decoded(argument: bytes) -> Showing:
     except msgspec.MsgspecError:
         # The decoder's words could quote what they stumbled over, which may be a secret.
         raise FusefsError("what is to be shown cannot be read") from None
-
-
-@contextmanager
-def _plain() -> Iterator[None]:
-    """Raise one error alone without the groups that nurseries put it in."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
-        raise error from None
 
 
 def _number(value: object) -> int:

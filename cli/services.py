@@ -8,15 +8,15 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
+from .groups import ungrouped
+
 logger = logging.getLogger(__name__)
 
 
 def run_service(work: Callable[[], Awaitable[None]]) -> None:
     """Run *work* until it ends, or SIGTERM or SIGINT comes; raises one plain error."""
-    try:
+    with ungrouped():
         trio.run(_until_told, work)
-    except BaseExceptionGroup as group:
-        raise plain(group) from group
 
 
 async def _until_told(work: Callable[[], Awaitable[None]]) -> None:
@@ -31,10 +31,3 @@ async def _listen(scope: trio.CancelScope) -> None:
         async for number in signals:
             logger.info("ending signal=%s", signal.Signals(number).name)
             scope.cancel()
-
-
-def plain(group: BaseException) -> BaseException:
-    """Return what nurseries have wrapped, where it is one error alone."""
-    while isinstance(group, BaseExceptionGroup) and len(group.exceptions) == 1:
-        group = group.exceptions[0]
-    return group

@@ -60,11 +60,13 @@ class Trial:
     words: Sequence[str]
     period: float
     """Seconds after which the command is ended: a service would never end."""
+    lenders: tuple[Path, ...] = ()
+    """Folders of the blobs that the image has chunks in besides its own."""
 
     def __call__(self, draft: Draft) -> Sequence[bytes]:
         """Run the command over *draft*'s image and return the paths it read; raises Failed."""
         folder = draft.folder / "tried"
-        image = _laid_out(draft, folder)
+        image = _laid_out(draft, folder, self.lenders)
         trace = folder / "trace"
         trace.touch()
         config = draft.config.get("config") if draft.config else None
@@ -130,13 +132,16 @@ def trial_options(command: Callable[..., object]) -> Callable[..., object]:
     return gathered
 
 
-def _laid_out(draft: Draft, folder: Path) -> Path:
+def _laid_out(draft: Draft, folder: Path, lenders: Sequence[Path]) -> Path:
     """Return an image directory of *draft*'s pieces, in the new *folder*."""
     image = folder / "image"
     (image / "blobs").mkdir(parents=True)
     (image / "image.boot").hardlink_to(draft.bootstrap.path)
     if draft.blob is not None:
         (image / "blobs" / draft.blob.digest.hex).hardlink_to(draft.blob.path)
+    for blob in (path for lender in lenders for path in lender.iterdir()):
+        with suppress(FileExistsError):
+            (image / "blobs" / blob.name).symlink_to(blob.resolve())
     return image
 
 

@@ -31,7 +31,7 @@ class _Told(TypedDict):
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="- is stdout.  [default: the url's last part]",
+    help="- is stdout.  [default: the url's last part; of a blob, its REPO-DIGEST]",
 )
 @click.option("--digest", type=DIGEST, help="What the file must hash to.")
 @click.option("-H", "--header", "headers", type=HEADER, multiple=True, help="For the origin.")
@@ -63,20 +63,27 @@ def command(
       naiad fetch --ignore-query X-Amz-Date,X-Amz-Signature 'https://bucket.example/file?…'
     """
     keys = frozenset(key for key in ignored.split(",") if key)
-    request = FetchRequest(url, _output(url, output), setup, ignored=keys, **told)
+    request = FetchRequest(url, output_file(url, output), setup, ignored=keys, **told)
     with transfer_bar(request.output.name) as shown:
         done = run(request, shown)
     print_json(done) if as_json else click.echo(f"naiad: {summary(done)}", err=True)
 
 
-def _output(url: str, given: Path | None) -> Path:
+def _name(url: str) -> str:
+    """Return what a file is called of which only the url is known."""
+    name = unquote(PurePosixPath(urlsplit(url).path).name).replace("/", "_")
+    repository, mark, digest = name.partition("@sha256:")
+    return f"{repository}-{digest[:12]}" if mark else name
+
+
+def output_file(url: str, given: Path | None) -> Path:
     """Return the file to write."""
     if given == Path("-"):
         return given
     if "://" in url and not url.startswith(("http://", "https://", "oci://")):
         scheme = url.partition("://")[0]
         raise click.UsageError(f"{scheme}: what is fetched is http(s), or HOST/REPO@sha256:…")
-    path = given or Path(unquote(PurePosixPath(urlsplit(url).path).name).replace("/", "_"))
+    path = given or Path(_name(url))
     if given is None and not path.name:
         raise click.UsageError("the url ends in no name: give -o FILE")
     if not path.name or path.is_dir():

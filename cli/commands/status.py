@@ -17,6 +17,9 @@ from fusefs.mount import mounts, status
 
 Facts = Mapping[str, object]
 
+_STATES = ("alive", "supervised")
+"""What the line ``state`` says in words."""
+
 
 @click.command()
 @click.argument("mountpoint", type=FOLDER, required=False)
@@ -64,7 +67,11 @@ def _of(mountpoint: Path, state: Path | None) -> Facts:
 
 
 def _tell(facts: Facts) -> None:
-    plain = [(name, value) for name, value in facts.items() if not isinstance(value, Mapping)]
+    plain = [
+        (name, value)
+        for name, value in facts.items()
+        if not isinstance(value, Mapping) and name not in _STATES
+    ]
     told = [(name.replace("_", " "), _shown(name, value)) for name, value in plain if value]
     print_facts([*told, ("state", _state(facts))])
     rows = [
@@ -85,6 +92,8 @@ def _shown(name: str, value: object) -> object:
         return ago(time.time() - value)
     if isinstance(value, list):
         return ", ".join(map(str, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     counts_bytes = name.endswith(("_bytes", "size"))
     return human(value) if counts_bytes and isinstance(value, int) else value
 

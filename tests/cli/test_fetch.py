@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.commands.fetch import output_file
 from fixtures.command import Naiad
 from fixtures.rangeserver import RangeServer
 
@@ -96,6 +97,17 @@ def test_a_url_that_cannot_be_fetched_is_misuse(naiad: Naiad, url: str, said: st
     assert done.returncode == 2
     assert said in done.stderr
     assert "s3cret" not in done.stderr
+
+
+NAMES = [
+    ("https://a.example/x/weights%20a.bin?sig=1", "weights a.bin"),
+    (f"a.example/team/app@sha256:{'ab' * 32}", "app-abababababab"),
+]
+
+
+@pytest.mark.parametrize(("url", "name"), NAMES)
+def test_a_file_without_a_name_is_called_as_its_url_ends(url: str, name: str) -> None:
+    assert output_file(url, None) == Path(name)
 
 
 MISUSE = [

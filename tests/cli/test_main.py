@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -124,3 +126,18 @@ def test_a_missing_image_is_one_line(naiad: Naiad, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "nothing" in done.stderr
+
+
+def test_ctrl_c_among_the_first_imports_is_no_traceback() -> None:
+    code = """if True:
+        import sys
+        import cli.entry
+        class Interrupting:
+            def find_spec(self, name, *_):
+                if name == "click":
+                    raise KeyboardInterrupt
+        sys.meta_path.insert(0, Interrupting())
+        cli.entry.main()
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")

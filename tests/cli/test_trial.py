@@ -53,6 +53,20 @@ def test_what_a_command_reads_in_the_image_is_listed(
     assert [path.name for path in (tmp_path / "image").glob(".*")] == []
 
 
+def test_what_lies_in_blobs_of_others_is_there_to_be_read(
+    naiad: Naiad, root: Path, tmp_path: Path
+) -> None:
+    naiad.run("build", root, tmp_path / "base")
+    (root / "etc" / "d").write_text("d" * 5000)
+    words = ("--chunk-dict", tmp_path / "base", "--prefetch-from", "cat /etc/d /etc/b")
+    naiad.run("build", *words, root, tmp_path / "image")
+    found = [path for path in listed(tmp_path / "image") if path.startswith(b"etc/")]
+    assert found == [b"etc/d", b"etc/b"]
+    remote = ("--chunk-dict", "oci:/nowhere", "--prefetch-from", "cat /etc/d")
+    done = naiad.run("build", *remote, root, tmp_path / "other", ok=False)
+    assert (done.returncode, "oci:/nowhere is no folder" in done.stderr) == (2, True)
+
+
 def test_the_command_cannot_see_this_machine(naiad: Naiad, root: Path, tmp_path: Path) -> None:
     command = f"""sh -c 'echo $$; echo /proc/[0-9]*; echo {tmp_path}/*; cat /proc/net/dev'"""
     said = naiad.run("build", "--prefetch-from", command, root, tmp_path / "image").stderr
