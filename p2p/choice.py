@@ -22,12 +22,16 @@ class Patience:
     others: float = 5.0
     gather: float = 1.0
     """Seconds for which HELD is gathered."""
-    stall_first: float = 5.0
+    stall_first: float = 2.0
     """Seconds without an answer that are too many where nothing is known of anybody."""
     stall_least: float = 1.0
     strikes: int = 3
     rest: float = 10.0
     """Seconds for which a host that failed is not asked."""
+    withdrawal: float = 2.0
+    """Seconds in which a host that did not have a piece must have said so of itself."""
+    hollow: int = 4
+    """Pieces that it did not have and still claims, after which the scheduler is told."""
     linger: float = 5.0
     """Seconds for which a session is kept that is of no use any more."""
     report: float = 10.0

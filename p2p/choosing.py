@@ -246,6 +246,7 @@ class Chooser:
         link = self.links.get(host)
         if link is None:
             return
+        link.denied &= add if whole else ~drop
         link.have = add if whole else (link.have | add) & ~drop
         if add:
             link.news = now
@@ -277,7 +278,9 @@ class Chooser:
             return
         link, bit = request.link, 1 << request.piece
         link.have &= ~bit
-        link.absent += 1
+        if not link.extra & bit:  # it claims it itself, not by a hint of the scheduler's
+            link.denied_since = link.denied_since if link.denied else now
+            link.denied |= bit
         if link.extra & bit:  # the scheduler would name it for this piece again, and again
             link.extra &= ~bit
             self._failed[link.parent.host] = None
@@ -493,6 +496,8 @@ class Chooser:
             self._under_way += link.pace.under_way
             if now < link.rests < self._look:
                 self._look = link.rests
+            if link.denied:
+                self._doubt(link, now)
             if link.regular or link.extra & ~self.held:
                 if link.dialled < 0 and link.rests <= now:
                     link.dialled = now
@@ -503,6 +508,17 @@ class Chooser:
                     self._report(link, now)
             elif not link.open:
                 self._part(host, link, now)
+
+    def _doubt(self, link: Link, now: float) -> None:
+        """Tell of a host that claims what it does not have; one that evicts withdraws in time."""
+        due = link.denied_since + self.patience.withdrawal
+        if now < due:
+            self._look = min(self._look, due)
+            return
+        count, link.denied = link.denied.bit_count(), 0
+        if count >= self.patience.hollow:
+            link.absent += count
+            self._report(link, now)
 
     def _part(self, host: bytes, link: Link, now: float) -> None:
         """Leave a host that has been of no use for a while, then forget it."""
@@ -739,7 +755,8 @@ class Chooser:
         if self._book.close(request.number) is None:
             return
         self._choice.cancels.append(_ask(request))
-        link.timeouts += 1
+        # who never answered has no quick answers to his credit
+        link.timeouts += 1 if link.pace.mean else self.patience.strikes
         link.strikes += 1
         link.have &= ~(1 << request.piece)
         self._recheck(request.piece, now, 0.0)

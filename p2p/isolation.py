@@ -4,8 +4,10 @@ Corrupt: a child that received wrong bytes has asked the parent to verify its ow
 one found and dropped a bad copy nothing is held against it. The parent is set aside when it served
 wrong bytes to a second child as well, so one liar cannot ban it; from the child that complained it
 is taken at once. A host whose accusations nobody shares is no longer listened to. Slow: timeouts
-that two children report within a minute. Sentence is passed a moment later: where many children
-accuse many parents in that time a network broke, and none of them is set aside.
+that two children report within a minute. Hollow: what two children were not given, and what was not
+withdrawn when they had waited for that. Sentence is passed a moment later: where many children
+accuse many parents of being slow in that time a network broke, and none of them is set aside; and
+who finds all its parents hollow asks for what is not in the blob.
 
 Probation doubles with each time that a host is set aside, and is forgotten after an hour of good
 conduct.
@@ -32,7 +34,7 @@ BREAKAGE = 3.0
 BREAKAGE_LEAST, BREAKAGE_SHARE = 4, 0.1
 """Parents accused, and children that accuse, and their share of all hosts: more is a breakage."""
 UNSHARED_MOST = 3
-"""Parents that a child may accuse alone before it counts as a liar."""
+"""Parents that a child may accuse alone, or find hollow, before it is not listened to."""
 
 
 @dataclass(slots=True)
@@ -48,6 +50,8 @@ class Sentence:
 class _Evidence:
     corrupt: dict[bytes, float] = field(default_factory=dict)
     """When each child last reported it."""
+    hollow: dict[bytes, float] = field(default_factory=dict)
+    """The same of claims with nothing behind them."""
     late: dict[bytes, tuple[float, int]] = field(default_factory=dict)
 
 
@@ -61,8 +65,10 @@ class Isolation:
     """How often a host was set aside, and until when the last time."""
     _accused: dict[bytes, set[bytes]] = field(default_factory=dict)
     """By child, the parents that it alone accuses of corruption. Children go by their witness."""
+    _doubts: dict[bytes, dict[bytes, float]] = field(default_factory=dict)
+    """By child, the parents that it found hollow, and when."""
     _trials: dict[bytes, float] = field(default_factory=dict)
-    """Who is to be judged as slow, and when."""
+    """Who is to be judged as slow or hollow, and when."""
     _late: dict[bytes, float] = field(default_factory=dict)
     """When each parent was last accused of it."""
     _waited: dict[bytes, float] = field(default_factory=dict)
@@ -82,6 +88,17 @@ class Isolation:
             del self._accused[next(iter(self._accused))]
         return None
 
+    def hollow(self, parent: bytes, child: bytes, now: float) -> None:
+        """Weigh that a parent claims what it did not give a child; `judged` says what of it."""
+        self._evidence.setdefault(parent, _Evidence()).hollow[child] = now
+        found = self._doubts.setdefault(child, {})
+        found[parent] = now
+        for old in [each for each, when in found.items() if now - when > EVIDENCE_LASTS]:
+            del found[old]
+        while len(self._doubts) > RECORDS:
+            del self._doubts[next(iter(self._doubts))]
+        self._try(parent, self._hollow(parent, now), now)
+
     def late(self, parent: bytes, child: bytes, timeouts: int, now: float) -> None:
         """Weigh that a parent let requests of a child time out; `judged` says what comes of it."""
         evidence = self._evidence.setdefault(parent, _Evidence())
@@ -90,8 +107,7 @@ class Isolation:
             since, count = now, 0
         evidence.late[child] = since, count + timeouts
         self._late[parent] = self._waited[child] = now
-        if parent not in self.aside and parent not in self._trials and self._slow(parent, now):
-            self._trials[parent] = now + TRIAL
+        self._try(parent, self._slow(parent, now), now)
 
     def judged(self, hosts: int, now: float) -> list[tuple[bytes, Sentence]]:
         """Pass the sentences that are due, among so many *hosts*."""
@@ -105,6 +121,8 @@ class Isolation:
             sentence = None
             if not broken and self._slow(parent, now):
                 sentence = self._set_aside(parent, "slow", now)
+            elif self._hollow(parent, now):
+                sentence = self._set_aside(parent, "hollow", now)
             elif parent in self._evidence:
                 self._evidence[parent].late.clear()
             if sentence is not None:
@@ -136,6 +154,19 @@ class Isolation:
         self._evidence.pop(host, None)
         for known in (self._trials, self._late, self._waited):
             known.pop(host, None)
+
+    def _try(self, parent: bytes, grounds: bool, now: float) -> None:
+        if grounds and parent not in self.aside:
+            self._trials.setdefault(parent, now + TRIAL)
+
+    def _hollow(self, parent: bytes, now: float) -> bool:
+        """Whether enough children find a parent hollow, and not all others as well."""
+        evidence = self._evidence.get(parent)
+        agree = [
+            now - when <= EVIDENCE_LASTS and len(self._doubts.get(child, ())) < UNSHARED_MOST
+            for child, when in (evidence.hollow.items() if evidence else ())
+        ]
+        return sum(agree) >= CHILDREN
 
     def _slow(self, parent: bytes, now: float) -> bool:
         """Whether enough children find a parent slow."""

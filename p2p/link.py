@@ -57,6 +57,10 @@ class Link:
     corrupt: int = 0
     timeouts: int = 0
     absent: int = 0
+    """Pieces that it did not have and went on claiming."""
+    denied: int = 0
+    """Pieces that it did not have and has not withdrawn."""
+    denied_since: float = 0.0
     reported: float = 0.0
     """When."""
 

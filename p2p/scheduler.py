@@ -346,6 +346,8 @@ class Scheduler:
                 self._isolate(body.parent, sentence, now)
             if self._family.reject(peer, body.parent, peer.failed, now):
                 self._family.fill(peer, now, changed=True)
+        if body.absent:
+            self.isolation.hollow(body.parent, witness, now)
         if body.timeouts:
             self.isolation.late(body.parent, witness, body.timeouts, now)
         elif body.served:

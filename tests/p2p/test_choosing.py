@@ -62,6 +62,11 @@ class Child:
     def heard(self, kind: type[Body]) -> list[Body]:
         return [body for body in self.said if isinstance(body, kind)]
 
+    def absent(self) -> int:
+        """Return how many pieces it said that its parents have not and claim."""
+        reports = self.heard(messages.Report)
+        return sum(each.absent for each in reports if isinstance(each, messages.Report))
+
     def _choose(self) -> list[Ask]:
         self.last = self.chooser.choose(self.now)
         self.origin += self.last.origin
@@ -271,6 +276,35 @@ def test_not_here_is_no_evidence() -> None:
     assert second.host != first.host
     child.answer(second)
     assert child.heard(messages.Need) == []
+
+
+@pytest.mark.parametrize("withdrawn", [True, False])
+def test_what_is_not_here_and_not_withdrawn_is_told(withdrawn: bool) -> None:
+    child = Child()
+    child.parents(ALL)
+    child.chooser.want_all(True)
+    (host,) = child.chooser.links
+    for _ in range(2):
+        for ask in child.step():
+            child.chooser.absent(ask.number, child.now)
+            if withdrawn:
+                child.chooser.offered(host, 0, 1 << ask.piece, False, child.now)
+    assert child.absent() == 0
+    child.step(1.9)
+    assert child.absent() == 0
+    child.step(0.2)
+    assert child.absent() == (0 if withdrawn else 4)
+
+
+def test_a_host_that_never_answers_has_used_up_its_strikes() -> None:
+    child = Child()
+    child.parents(ALL)
+    child.chooser.want(5, READER, child.now)
+    child.step()
+    child.step(2.1)
+    (report,) = child.heard(messages.Report)
+    assert isinstance(report, messages.Report)
+    assert report.timeouts == 3
 
 
 def test_a_busy_parent_is_left_alone_for_as_long_as_it_says() -> None:

@@ -339,6 +339,24 @@ def test_who_serves_again_before_the_sentence_is_not_slow() -> None:
     assert isolation.due() == float("inf")
 
 
+def test_hollow_is_what_two_children_find_hollow() -> None:
+    isolation = Isolation()
+    isolation.hollow(A, B, 0.0)
+    isolation.hollow(A, B, 1.0)
+    assert isolation.due() == float("inf")
+    isolation.hollow(A, C, 2.0)
+    ((parent, sentence),) = isolation.judged(10, 2.0 + TRIAL)
+    assert (parent, sentence.reason) == (A, "hollow")
+
+
+def test_who_finds_all_its_parents_hollow_asks_for_what_is_not_there() -> None:
+    isolation = Isolation()
+    for parent in (A, D, bytes([9]) * 16):
+        for child in (B, C):
+            isolation.hollow(parent, child, 0.0)
+    assert isolation.judged(10, TRIAL) == []
+
+
 def test_where_many_accuse_many_at_once_the_network_is_to_blame() -> None:
     hosts = [bytes([number]) * 16 for number in range(20)]
     isolation = Isolation()
