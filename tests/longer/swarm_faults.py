@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from cli.options import parse_size
 from fixtures.site import Plan, Running, Site, digest_of
 from fusefs.errors import FusefsError
 from fusefs.mount import status, warm
@@ -220,12 +221,13 @@ FAULTS = {
 class Stage:
     """The images, and what undisturbed runs took."""
 
-    def __init__(self, folder: Path, keep_logs: Path | None, log_level: str) -> None:
+    def __init__(self, folder: Path, asked: argparse.Namespace) -> None:
         self._folder = folder
-        self._log_level = log_level
-        self._keep_logs = keep_logs
+        self._asked = asked
         self._images: dict[int, tuple[Path, str]] = {}
         self._undisturbed: dict[int, float] = {}
+        for size, _, seconds in (known.partition("=") for known in asked.undisturbed):
+            self._undisturbed[parse_size(size)] = float(seconds)
         self._runs = 0
         self.trail: list[float] = []
         """Of the last run."""
@@ -249,7 +251,7 @@ class Stage:
         plan = Plan(HOSTS + bool(fault.faulty))
         with Site(plan, image, self._folder / f"run{self._runs}") as site:
             scene = Scene(site, fault.size)
-            site.log_level = self._log_level
+            site.log_level = self._asked.log_level
             if fault.faulty:
                 scene.faulty = site.start_faulty(HOSTS, fault.faulty, self._cache(site, image))
             for number in range(HOSTS):
@@ -257,7 +259,7 @@ class Stage:
             try:
                 took = self._play(scene, fault)
                 if fault.scheduled and fault.what != "nothing":
-                    _tell(scene)
+                    _tell(scene, wait=not self._asked.no_wait)
                 alive = [number for number in range(HOSTS) if number not in fault.never]
                 if not site.read_all(alive).wait().right(expected):
                     raise SystemExit(f"{name}: wrong bytes")
@@ -310,24 +312,25 @@ class Stage:
         return held
 
     def _keep(self, site: Site, name: str) -> None:
-        if self._keep_logs is not None:
+        kept = self._asked.keep_logs
+        if kept is not None:
             for log in [*site.folder.glob("state*/*/log"), *site.folder.glob("*.log")]:
                 place = log.parts[-3] if log.name == "log" else log.stem
-                shutil.copy(log, self._keep_logs / f"{name}-{place}.log")
+                shutil.copy(log, kept / f"{name}-{place}.log")
 
 
-def _tell(scene: Scene) -> None:
+def _tell(scene: Scene, *, wait: bool) -> None:
     """Print who is set aside, and when they are back."""
     state = scene.site.swarm_state()
     for aside in state["aside"]:
         who = _who(scene, aside)
         seconds = float(str(aside["seconds"]))
         print(f"   set aside: {who}, {aside['reason']}, {seconds:.0f} s more")
-    if state["aside"]:
+    if state["aside"] and wait:
         time.sleep(max(float(str(aside["seconds"])) for aside in state["aside"]) + 0.5)
         left = [_who(scene, aside) for aside in scene.site.swarm_state()["aside"]]
         print(f"   then: {', '.join(left) or 'all are back in'}")
-    else:
+    elif not state["aside"]:
         print("   nobody is set aside")
 
 
@@ -346,6 +349,14 @@ def main() -> None:
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--keep-logs", type=Path)
+    parser.add_argument("--no-wait", action="store_true", help="until who is set aside is back")
+    parser.add_argument(
+        "--undisturbed",
+        action="append",
+        default=[],
+        metavar="SIZE=SECONDS",
+        help="what is known already: 100MiB=9.7",
+    )
     parser.add_argument("--log-level", default="info", help="of the mounts")
     asked = parser.parse_args()
     unknown = set(asked.faults) - set(FAULTS)
@@ -354,7 +365,7 @@ def main() -> None:
             print(f"{name:12} {fault.what}")
         raise SystemExit(2 if unknown else 0)
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
-        stage = Stage(Path(folder), asked.keep_logs, asked.log_level)
+        stage = Stage(Path(folder), asked)
         for name in asked.faults or FAULTS:
             stage.compare(name)
 
