@@ -64,14 +64,16 @@ class ChunkTable:
         self, buffer: Buffer, offset: int, count: int, entries: Sequence[BlobEntry]
     ) -> None:
         self._buffer = buffer
-        self._start = offset
+        self.start = offset
+        """Byte of the first record."""
         self.entries = entries
         self._places: dict[int, Places] = {}
         self._by_index = _Order(count, self.key, self._index_keys)
         self._by_offset = _Order(count, self._offset_key, self._offset_keys)
-        self._first = [0]
+        self.first = [0]
+        """The row of each blob's first chunk, where the table is sorted."""
         for entry in entries:
-            self._first.append(self._first[-1] + entry.blob.chunk_count)
+            self.first.append(self.first[-1] + entry.blob.chunk_count)
         self.count = count
         self.chunk = functools.lru_cache(_REMEMBERED)(self._chunk)
         """Return the chunk in a row; raises BadImage."""
@@ -84,7 +86,7 @@ class ChunkTable:
     def find(self, blob_index: int, index: int) -> int | None:
         """Return the row of chunk *index* of a blob."""
         wanted = blob_index << _INDEX_BITS | index
-        guess = self._first[blob_index] + index
+        guess = self.first[blob_index] + index
         if guess < self.count and self.key(guess) == wanted:
             return guess
         row = self._by_index.exact(wanted)
@@ -97,11 +99,11 @@ class ChunkTable:
 
         False where the table is in another order; then ``find`` knows.
         """
-        row = self._first[blob_index] + index
+        row = self.first[blob_index] + index
         if row >= self.count:
             return False
         blob, size, offset, number = tables.CHUNK_SPOT.unpack_from(
-            self._buffer, self._start + row * _RECORD + tables.KEY_OFFSET
+            self._buffer, self.start + row * _RECORD + tables.KEY_OFFSET
         )
         in_order: bool = blob == blob_index and number == index
         return in_order and offset <= start and stop <= offset + size
@@ -140,14 +142,14 @@ class ChunkTable:
     def key(self, row: int) -> int:
         """Return blob and index of the record in a row, as one number, unchecked."""
         blob, index = tables.CHUNK_KEY.unpack_from(
-            self._buffer, self._start + row * _RECORD + tables.KEY_OFFSET
+            self._buffer, self.start + row * _RECORD + tables.KEY_OFFSET
         )
         return int(blob << _INDEX_BITS | index)
 
     def place(self, row: int) -> tuple[int, int, int]:
         """Return blob, decoded start and decoded stop of the record in a row, unchecked."""
         blob, size, start = tables.CHUNK_PLACE.unpack_from(
-            self._buffer, self._start + row * _RECORD + tables.KEY_OFFSET
+            self._buffer, self.start + row * _RECORD + tables.KEY_OFFSET
         )
         return blob, start, start + size
 
@@ -165,16 +167,14 @@ class ChunkTable:
             yield blob << _OFFSET_BITS | offset if plain else _offset_key(blob, offset)
 
     def _records(self) -> memoryview:
-        return memoryview(self._buffer)[self._start : self._start + self.count * _RECORD]
+        return memoryview(self._buffer)[self.start : self.start + self.count * _RECORD]
 
     def _holds(self, row: int, blob_index: int, offset: int) -> bool:
         blob, start, stop = self.place(row)
         return blob == blob_index and start <= offset < stop
 
     def _chunk(self, row: int) -> Chunk:
-        return unpack_chunk(self._buffer, self._start + row * _RECORD, self.entries, self._places)[
-            1
-        ]
+        return unpack_chunk(self._buffer, self.start + row * _RECORD, self.entries, self._places)[1]
 
 
 def _offset_key(blob: int, offset: int) -> int:

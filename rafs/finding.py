@@ -54,12 +54,12 @@ class Claims:
 
     def __init__(self, size: int, unit: int) -> None:
         self._unit = unit
-        self._taken = bytearray(-(-size // unit))
+        self.taken = bytearray(-(-size // unit))
 
     def take(self, start: int, stop: int) -> bool:
         """Claim bytes ``[start, stop)``; say whether all were free and in the file."""
         first, last = start // self._unit, -(-stop // self._unit)
-        if not 0 <= first <= last <= len(self._taken) or self._taken.find(1, first, last) >= 0:
+        if not 0 <= first <= last <= len(self.taken) or self.taken.find(1, first, last) >= 0:
             return False
-        self._taken[first:last] = b"\1" * (last - first)
+        self.taken[first:last] = b"\1" * (last - first)
         return True

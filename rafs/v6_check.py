@@ -28,6 +28,8 @@ _PAUSE: Final = 1024
 """Chunks checked between two pauses."""
 _SURELY_STORED: Final = 1 << 39
 """Bytes of a stored blob before which no place needs a closer look."""
+_USUAL: Final = (0, tables.COMPRESSED)
+"""Flags of chunks."""
 _RUN_BITS: Final = 0x1F
 """Of an inode's chunk format: how often a block is doubled to what the kernel calls a chunk."""
 _DOTS: Final = (b".", b"..")
@@ -48,6 +50,11 @@ class V6Check:
         self._limits = [_limits(entry) for entry in self._entries]
         """Of each blob: decoded bytes, chunks, whether it has a codec."""
         self.limit = max(0, len(image.buffer) - self._facts.meta) // SLOT
+
+    @property
+    def slots(self) -> bytearray:
+        """A byte for each slot of the file, 1 where something was found: to be claimed in bulk."""
+        return self._claims.taken
 
     def place(self, nid: int) -> int:
         """Return the byte where an inode starts."""
@@ -115,15 +122,30 @@ class V6Check:
         last, ordered = -1, True
         tangled = set()
         stops = [0] * len(self._entries)
-        records = tables.CHUNK.iter_unpack(self._buffer[start : start + count * step])
-        for row, record in enumerate(records):
-            _, blob, _, _, size, _, offset, _, index, _ = record
-            if not self._is_plain(record):
-                self._chunk(start + row * step, places)
+        records = tables.CHUNK_FACTS.iter_unpack(self._buffer[start : start + count * step])
+        for row, (blob, flags, stored_size, size, stored_offset, offset, index) in enumerate(
+            records
+        ):
+            # As nearly all are, and surely right; quicker than to look.
             if blob < len(stops):
+                decoded, chunks, coded = self._limits[blob]
+                plain = (
+                    0 < size <= MAX_CHUNK
+                    and offset + size <= decoded
+                    and not offset % BLOCK
+                    and index < chunks
+                    and 0 < stored_size <= 2 * MAX_CHUNK
+                    and stored_offset < _SURELY_STORED
+                    and flags in _USUAL
+                    and (stored_size == size or (flags and coded))
+                )
                 if offset < stops[blob]:
                     tangled.add(blob)
                 stops[blob] = offset + size
+            else:
+                plain = False
+            if not plain:
+                self._chunk(start + row * step, places)
             key = blob << 32 | index
             ordered = ordered and key > last
             last = key
@@ -133,23 +155,6 @@ class V6Check:
             yield from self._doubles()
         for blob in sorted(tangled):
             yield from self._overlaps(blob)
-
-    def _is_plain(self, record: tuple[int, ...]) -> bool:
-        """Say whether a record is as nearly all are, and surely right; quicker than to look."""
-        _, blob, flags, stored_size, size, stored_offset, offset, _, index, _ = record
-        if blob >= len(self._limits):
-            return False
-        decoded, chunks, coded = self._limits[blob]
-        return (
-            0 < size <= MAX_CHUNK
-            and offset + size <= decoded
-            and not offset % BLOCK
-            and index < chunks
-            and 0 < stored_size <= 2 * MAX_CHUNK
-            and stored_offset < _SURELY_STORED
-            and flags in (0, tables.COMPRESSED)
-            and (stored_size == size or bool(flags and coded))
-        )
 
     def _chunk(self, place: int, places: Mapping[int, Places]) -> None:
         """Check one record thoroughly."""

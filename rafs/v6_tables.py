@@ -27,6 +27,8 @@ KEY_OFFSET = 32
 CHUNK_KEYS = struct.Struct("<32xI36xI4x")
 CHUNK_OFFSETS = struct.Struct("<32xI20xQ16x")
 """Of whole entries: blob index and chunk index, blob index and decoded offset."""
+CHUNK_FACTS = struct.Struct("<32xIIIIQQ8xI4x")
+"""Of whole entries, all but the digest and what is of files."""
 PREFETCH = struct.Struct("<I")
 
 MAX_BLOBS = 254
