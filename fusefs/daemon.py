@@ -29,6 +29,7 @@ from .pagecache import PageCache
 from .shown import Shown
 from .supervisor import Handoff
 from .translation import Translation
+from .turns import take_turns
 from .vfs import Vfs
 from .vitals import Vitals
 
@@ -153,6 +154,7 @@ class _Session:
             self._bareness or _never,
             self._take_device,
         )
+        take_turns()
         pyfuse3.init(operations, f"/dev/fd/{self._handoff.init}", set())
         gc.collect()
         # What was made by now stays: the collector need not look at it again.

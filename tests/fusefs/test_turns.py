@@ -1,0 +1,124 @@
+"""Who reads the kernel's requests next, and that others have their turn."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+import trio
+import trio.testing
+
+from fusefs.turns import TURN, Readiness, Turn
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A handle that is read, and the one that is written to."""
+    ours, its = socket.socketpair()
+    with ours, its:
+        yield ours, its
+
+
+async def test_who_gives_a_turn_back_may_take_it_again_at_once() -> None:
+    turn, taken = Turn(), []
+
+    async def read(name: str, times: int) -> None:
+        for _ in range(times):
+            async with turn:
+                taken.append(name)
+
+    async with trio.open_nursery() as nursery:
+        async with turn:
+            nursery.start_soon(read, "other", 1)
+            await trio.testing.wait_all_tasks_blocked()
+        await read("one", 3)
+    assert taken == ["one", "one", "one", "other"]
+
+
+async def test_who_waits_is_woken_when_the_one_before_is_busy() -> None:
+    turn = Turn()
+    taken = trio.Event()
+
+    async def read() -> None:
+        async with turn:
+            taken.set()
+            await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        async with turn:
+            for _ in range(3):
+                nursery.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked()
+        with trio.fail_after(1):
+            await taken.wait()
+        nursery.cancel_scope.cancel()
+
+
+async def test_one_that_gave_up_waiting_costs_the_others_nothing() -> None:
+    turn = Turn()
+
+    async def wait(scope: trio.CancelScope) -> None:
+        with scope:
+            async with turn:
+                pass
+
+    async with trio.open_nursery() as nursery:
+        scopes = [trio.CancelScope() for _ in range(3)]
+        async with turn:
+            for scope in scopes:
+                nursery.start_soon(wait, scope)
+            await trio.testing.wait_all_tasks_blocked()
+            scopes[0].cancel()
+            await trio.testing.wait_all_tasks_blocked()
+        scopes[1].cancel()
+        await trio.testing.wait_all_tasks_blocked()
+    async with turn:
+        pass
+    assert not scopes[2].cancelled_caught
+
+
+async def test_requests_that_are_there_are_taken_without_giving_up_the_turn(
+    ends: tuple[socket.socket, socket.socket],
+) -> None:
+    ours, its = ends
+    its.send(b"request")
+    readiness = Readiness(clock=lambda: 0.0)
+    await readiness.wait(ours.fileno())
+    ran: list[bool] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_note, ran)
+        for _ in range(1000):
+            await readiness.wait(ours.fileno())
+        assert not ran
+
+
+async def test_others_have_their_turn_however_many_requests_there_are(
+    ends: tuple[socket.socket, socket.socket],
+) -> None:
+    ours, its = ends
+    its.send(b"request")
+    now = 0.0
+    readiness = Readiness(clock=lambda: now)
+    await readiness.wait(ours.fileno())
+    ran: list[bool] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_note, ran)
+        now += TURN
+        await readiness.wait(ours.fileno())
+        assert ran
+
+
+async def test_a_request_that_comes_late_is_waited_for(
+    ends: tuple[socket.socket, socket.socket], autojump_clock: trio.testing.MockClock
+) -> None:
+    ours, its = ends
+    readiness = Readiness(linger=0.0, clock=lambda: 0.0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(readiness.wait, ours.fileno())
+        await trio.sleep(1)
+        its.send(b"late")
+
+
+async def _note(ran: list[bool]) -> None:
+    ran.append(True)
