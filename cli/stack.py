@@ -119,7 +119,8 @@ async def wired(request: MountRequest, handoff: Handoff) -> AsyncIterator[Wired]
                 direct = shown.driver == "erofs"
                 if direct:
                     tree = BlobFiles(image.bootstrap)
-                served = vfs.Vfs(vfs.Image(image.digest.hex[:12], tree, store, direct))
+                shown_as = vfs.Image(image.digest.hex[:12], tree, store, direct, wholly=not direct)
+                served = vfs.Vfs(shown_as)
                 if checks is not None:
                     nursery.start_soon(checks.run, partial(_forgotten, served, image.bootstrap))
                     if peers is not None:
