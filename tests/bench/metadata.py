@@ -1,7 +1,8 @@
 """Metadata through a mount: find, ls -lR, stat, open+read of small files, mount to first ls.
 
-    python -m tests.bench.metadata [--runs 5] [--files 65000] [--json FILE] [FOLDER]
+    python -m tests.bench.metadata [--runs 5] [--files 65000] [--only ROW] [--json FILE] [FOLDER]
 
+With ``--keep`` the tree, its image and what is in the cache stay below FOLDER for the next run.
 Needs root, squashfuse and mksquashfs.
 """
 
@@ -60,8 +61,9 @@ def sample(root: Path, names: list[str], count: int) -> list[str]:
 def squashfused(source: Path, scratch: Path) -> Iterator[Path]:
     """Mount *source* as an uncompressed squashfs through squashfuse."""
     image, mountpoint = scratch / "tree.sqfs", scratch / "squash"
-    mountpoint.mkdir()
-    run("mksquashfs", str(source), str(image), "-comp", "lz4", "-quiet", "-no-progress")
+    mountpoint.mkdir(exist_ok=True)
+    if not image.exists():
+        run("mksquashfs", str(source), str(image), "-comp", "lz4", "-quiet", "-no-progress")
     run("squashfuse", str(image), str(mountpoint))
     try:
         yield mountpoint
@@ -70,14 +72,17 @@ def squashfused(source: Path, scratch: Path) -> Iterator[Path]:
 
 
 def cold_and_warm(table: Table, what: str, unit: str, work: dict[str, Callable[[], float]]) -> None:
-    """Add two rows: caches dropped before each run, and not."""
+    """Add two rows: caches dropped before each run, and once more right after."""
+    warm: dict[str, list[float]] = {name: [] for name in work}
 
-    def cold(measure: Callable[[], float]) -> float:
+    def cold(name: str) -> float:
         drop_caches()
-        return measure()
+        found = work[name]()
+        warm[name].append(work[name]())
+        return found
 
-    table.row(f"{what}, cold", unit, {k: lambda w=w: cold(w) for k, w in work.items()})  # type: ignore[misc]
-    table.row(f"{what}, warm", unit, work)
+    table.row(f"{what}, cold", unit, {name: lambda name=name: cold(name) for name in work})  # type: ignore[misc]
+    table.row(f"{what}, warm", unit, {k: lambda v=v: v.pop(0) for k, v in warm.items()})  # type: ignore[misc]
 
 
 def rows(table: Table, roots: Contenders, names: list[str]) -> None:
@@ -128,40 +133,67 @@ def imports() -> float:
     return seconds(lambda: run(sys.executable, "-c", code))
 
 
+@contextmanager
+def scratch_folder(folder: Path, *, keep: bool) -> Iterator[Path]:
+    """Yield a folder that goes when it is left, or the one that stays."""
+    if keep:
+        kept = folder / "naiad-bench-metadata"
+        kept.mkdir(exist_ok=True)
+        yield kept
+        return
+    with tempfile.TemporaryDirectory(prefix="naiad-bench-", dir=folder) as name:
+        yield Path(name)
+
+
+def prepared(scratch: Path, files: int) -> tuple[Path, Path, list[str]]:
+    """Return a tree, its image and the names of its files, made unless they are there."""
+    source, image = scratch / "source", scratch / "image"
+    if not image.is_dir():
+        shutil.rmtree(source, ignore_errors=True)
+        source_tree(source, files)
+        naiad("build", str(source), str(image))
+    names = [str(p.relative_to(source)) for p in source.rglob("*") if p.is_file()]
+    return source, image, sorted(names)
+
+
+def mount_rows(table: Table, image: Path, scratch: Path, names: list[str]) -> None:
+    """Measure what begins with a mount and an empty cache."""
+    mountpoint, cache = scratch / "mnt", scratch / "empty"
+    mountpoint.mkdir(exist_ok=True)
+    ready = {
+        f"naiad {driver}": lambda driver=driver: first_ls(image, mountpoint, cache, driver)
+        for driver in DRIVERS
+    }
+    table.row("mount to the end of the first ls", "s", {**ready, "imports alone": imports})
+    empty = {
+        f"naiad {driver}": lambda d=driver: cache_empty(image, mountpoint, cache, d, names)
+        for driver in DRIVERS
+    }
+    table.row("open+read of a small file, cache empty", "us", empty)
+
+
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path), default=Path("/tmp"))
 @click.option("--runs", default=5)
 @click.option("--files", default=65_000)
+@click.option("--only", multiple=True)
+@click.option("--keep", is_flag=True)
 @click.option("--json", "out", type=click.Path(path_type=Path))
-def main(folder: Path, runs: int, files: int, out: Path | None) -> None:
+def main(
+    folder: Path, runs: int, files: int, only: tuple[str, ...], keep: bool, out: Path | None
+) -> None:
     """Print the rows."""
-    table = Table(runs, out)
-    with tempfile.TemporaryDirectory(prefix="naiad-bench-", dir=folder) as name:
-        scratch = Path(name)
-        source, image, mountpoint = scratch / "source", scratch / "image", scratch / "mnt"
-        source_tree(source, files)
-        names = [str(p.relative_to(source)) for p in source.rglob("*") if p.is_file()]
-        naiad("build", str(source), str(image))
-        mountpoint.mkdir()
-        cache = scratch / "cache"
-        ready = {
-            f"naiad {driver}": lambda driver=driver: first_ls(image, mountpoint, cache, driver)
-            for driver in DRIVERS
-        }
-        table.row("mount to the end of the first ls", "s", {**ready, "imports alone": imports})
-        empty = {
-            f"naiad {driver}": lambda d=driver: cache_empty(image, mountpoint, cache, d, names)
-            for driver in DRIVERS
-        }
-        table.row("open+read of a small file, cache empty", "us", empty)
-        kernel, fuse = scratch / "erofs", scratch / "fuse"
+    table = Table(runs, out, only)
+    with scratch_folder(folder, keep=keep) as scratch:
+        source, image, names = prepared(scratch, files)
+        mount_rows(table, image, scratch, names)
+        kernel, fuse, cache = scratch / "erofs", scratch / "fuse", scratch / "cache"
         with (
             mounted(str(image), kernel, cache, "--driver", "erofs"),
             mounted(str(image), fuse, cache, "--driver", "fuse"),
             squashfused(source, scratch) as squash,
         ):
-            for path in sample(fuse, names, len(names)):
-                Path(path).read_bytes()
+            naiad("warm", "--wait", str(kernel))
             roots = {"naiad erofs": kernel, "naiad fuse": fuse}
             rows(table, {**roots, "squashfuse": squash, "ext4": source}, names)
             for name, root in roots.items():

@@ -1,6 +1,6 @@
 """Reading through a mount: cold from HTTP and a registry, local, and in the page cache.
 
-    python -m tests.bench.reading [--runs 5] [--gib 1] [--json FILE] [FOLDER]
+    python -m tests.bench.reading [--runs 5] [--gib 1] [--only WORD] [--json FILE] [FOLDER]
 
 Each with both drivers; on a tmpfs, where no disk counts, ``--driver fuse`` alone. Needs root
 (mounting, dropping caches), curl, b3sum, docker-registry, squashfuse and squashfs-tools, and about
@@ -138,6 +138,8 @@ class Reading:
 
 def http_rows(table: Table, reading: Reading) -> None:
     """Measure what comes from a web server."""
+    if not table.wants("loopback HTTP"):
+        return
     with served(reading.image) as url:
         table.row(
             "sequential, cold, from loopback HTTP, verified",
@@ -154,6 +156,8 @@ def http_rows(table: Table, reading: Reading) -> None:
 
 def registry_rows(table: Table, reading: Reading) -> None:
     """Measure what comes from docker-registry."""
+    if not table.wants("docker-registry"):
+        return
     with running_registry(reading.folder / "registry") as registry:
         name, plain = f"{registry.host}/bench:1", "--plain-http"
         source = str(reading.plain.parent)
@@ -192,6 +196,8 @@ def squashfused(source: Path, folder: Path) -> Iterator[Path]:
 
 def local_rows(table: Table, reading: Reading) -> None:
     """Measure what is already in the cache against the same file on the disk."""
+    if not table.wants("local"):
+        return
     cache, image = reading.fresh_cache(), str(reading.image)
     with ExitStack() as stack:
         roots = {}
@@ -204,15 +210,23 @@ def local_rows(table: Table, reading: Reading) -> None:
         squash = stack.enter_context(squashfused(reading.plain.parent, reading.folder))
         paths |= {"squashfuse": squash / "large.bin", "plain": reading.plain}
         rows = {name: lambda path=path: rate(path) for name, path in paths.items()}
-        table.row("sequential, local, page cache cold", "GB/s", rows)
+        disk = {"the disk, directly": lambda: direct_rate(reading.plain)}
+        table.row("sequential, local, page cache cold", "GB/s", rows | disk)
         warm = {name: lambda path=path: warm_rate(path) for name, path in paths.items()}
-        table.row("sequential, page cache warm", "GB/s", warm)
+        table.row("sequential, local, page cache warm", "GB/s", warm)
         points = {name: lambda path=path: cold_points(path) for name, path in paths.items()}
         table.row("random 4 KiB, local, page cache cold, median", "ms", points)
         for name, root in roots.items():
             facts = json.loads(naiad("status", "--json", str(root)))[0]
             size = f"  memory of the {name} daemon, not mapped from files"
             print(f"{size:58s} {own_memory(facts['daemon']):.0f} MiB", flush=True)
+
+
+def direct_rate(path: Path) -> float:
+    """Return the GB/s of reading *path* past the page cache."""
+    drop_caches()
+    words = ["dd", f"if={path}", "of=/dev/null", "bs=4M", "iflag=direct", "status=none"]
+    return path.stat().st_size / seconds(lambda: subprocess.run(words, check=True)) / 1e9
 
 
 def warm_rate(path: Path) -> float:
@@ -244,10 +258,18 @@ def file_digest(path: Path) -> bytes:
 @click.option("--runs", default=5)
 @click.option("--gib", default=1.0)
 @click.option("--driver", "drivers", multiple=True, default=("erofs", "fuse"))
+@click.option("--only", multiple=True)
 @click.option("--json", "out", type=click.Path(path_type=Path))
-def main(folder: Path, runs: int, gib: float, drivers: tuple[str, ...], out: Path | None) -> None:
+def main(
+    folder: Path,
+    runs: int,
+    gib: float,
+    drivers: tuple[str, ...],
+    only: tuple[str, ...],
+    out: Path | None,
+) -> None:
     """Print the rows."""
-    table = Table(runs, out)
+    table = Table(runs, out, only)
     with tempfile.TemporaryDirectory(prefix="naiad-bench-", dir=folder) as scratch:
         reading = Reading(Path(scratch), int(gib * (1 << 30)), drivers)
         http_rows(table, reading)

@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -41,13 +41,21 @@ class Row:
 class Table:
     """Rows as they are measured, printed at once and written as JSON in the end."""
 
-    def __init__(self, runs: int, out: Path | None) -> None:
+    def __init__(self, runs: int, out: Path | None, only: Sequence[str] = ()) -> None:
+        """Measure each contender *runs* times; *only* rows in which one of these words is."""
         self.runs = runs
         self._out = out
+        self._only = only
         self._rows: list[Row] = []
 
-    def row(self, what: str, unit: str, contenders: Mapping[str, Measure]) -> Row:
-        """Measure *contenders* in turn and add their row; the first is ours."""
+    def wants(self, what: str) -> bool:
+        """Say whether a row is to be measured."""
+        return not self._only or any(word in what for word in self._only)
+
+    def row(self, what: str, unit: str, contenders: Mapping[str, Measure]) -> None:
+        """Measure *contenders* in turn and add their row, if it is wanted; the first is ours."""
+        if not self.wants(what):
+            return
         runs: dict[str, list[float]] = {name: [] for name in contenders}
         for _ in range(self.runs):
             for name, measure in contenders.items():
@@ -55,7 +63,6 @@ class Table:
         row = Row(what, unit, {k: statistics.median(v) for k, v in runs.items()}, runs)
         self._rows.append(row)
         print(row, flush=True)
-        return row
 
     def write(self) -> None:
         """Write the rows to the JSON file, if one was named."""
