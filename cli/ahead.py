@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from typing import Protocol, runtime_checkable
 
 import msgspec
 import trio
@@ -13,8 +14,8 @@ import trio
 from chunkstore import Blob, Chunk
 from chunkstore.checks import Checks
 from chunkstore.imagestore import ImageStore
+from chunkstore.source import Deliver
 from fusefs.daemon import Work
-from p2p.source import PeerSource
 from rafs import Bootstrap
 
 from .setup import Prefetch
@@ -36,9 +37,20 @@ _COMPLETED = 5.0
 """Seconds between looks at what is nearly whole."""
 
 
+@runtime_checkable
+class Swarm(Protocol):
+    """A source that brings all of a blob: ``p2p.PeerSource``, not loaded where there is no swarm."""
+
+    async def take_all(
+        self, blob: Blob, chunks: Sequence[Chunk], deliver: Deliver, patience: float
+    ) -> bool:
+        """Bring all of *blob*; False where that is impossible."""
+        ...
+
+
 async def fetch_ahead(bootstrap: Bootstrap, store: ImageStore, mode: Prefetch) -> None:
     """Have the store fetch what *mode* says, as fast as it takes it, behind all readers."""
-    if mode is Prefetch.ALL and isinstance(store.source, PeerSource):
+    if mode is Prefetch.ALL and isinstance(store.source, Swarm):
         await take_all(bootstrap, store, store.source)
     for blob, chunks in _batches(_chunks(bootstrap, mode)):
         while chunks:  # the store takes what it has room for
@@ -49,7 +61,7 @@ async def fetch_ahead(bootstrap: Bootstrap, store: ImageStore, mode: Prefetch) -
         await trio.lowlevel.checkpoint()
 
 
-async def take_all(bootstrap: Bootstrap, store: ImageStore, peers: PeerSource) -> None:
+async def take_all(bootstrap: Bootstrap, store: ImageStore, peers: Swarm) -> None:
     """Have everything come through the swarm, as far as there is one.
 
     In the order in which readers might want it all hosts would ask for the same chunks at the same
@@ -122,7 +134,7 @@ class Together:
     def around(self, ask: Work) -> Work:
         """Return *ask*, which warms, with the swarm's own order before it."""
         source = self._store.source
-        if not isinstance(source, PeerSource):
+        if not isinstance(source, Swarm):
             return ask
 
         async def asked(argument: bytes) -> Mapping[str, object]:
@@ -135,7 +147,7 @@ class Together:
 
         return asked
 
-    async def _take_all(self, peers: PeerSource) -> None:
+    async def _take_all(self, peers: Swarm) -> None:
         await take_all(self._bootstrap, self._store, peers)
         self._is_done = True
 
