@@ -76,7 +76,8 @@ class _Record(NamedTuple):
     @property
     def tail(self) -> int:
         """Byte behind name and target: xattrs, chunks."""
-        return self.target + _align(self.target_size)
+        names = _align(self.name_size) + _align(self.target_size)
+        return self.offset + tables.INODE.size + names
 
 
 class V5:
@@ -102,6 +103,8 @@ class V5:
             prefetch=self._prefetch(),
         )
         self._table: ChunkTable | None = None
+        self._last: _Record | None = None
+        """The record read last: what is asked of an inode is asked several times in a row."""
 
     def attributes(self, nid: int) -> Attributes:
         """Return mode, nlink, uid, gid, rdev, size, mtime, mtime_nsec, ino."""
@@ -230,6 +233,9 @@ class V5:
 
     def _record(self, row: int) -> _Record:
         """Return the inode in *row*; name, target and mode can be trusted to be there."""
+        last = self._last
+        if last is not None and last.row == row:
+            return last
         offset = self._offset(row)
         found = _Record(row, offset, *tables.INODE.unpack_from(self.buffer, offset))
         if found.mode >> 12 not in _TYPES or found.mtime_nsec >= _NSEC or found.size > MAX_SIZE:
@@ -238,6 +244,7 @@ class V5:
             )
         if found.tail > self._size:
             raise fault(row, offset, f"goes on behind the end of the file, byte {self._size}")
+        self._last = found
         return found
 
     def _inode(self, nid: int) -> _Record:
@@ -379,4 +386,4 @@ def _chunk_flags(buffer: memoryview, offset: int) -> int:
 
 
 def _align(size: int) -> int:
-    return -(-size // tables.ALIGNMENT) * tables.ALIGNMENT
+    return (size + tables.ALIGNMENT - 1) & -tables.ALIGNMENT
