@@ -202,6 +202,8 @@ class Fetcher:
 
     async def shelf(self, blob: Blob) -> BlobShelf | None:
         """Open *blob* in the cache; None where that is impossible now."""
+        if (found := self._views.shelves.get(blob.id)) is not None:
+            return found
         async with self._opening:
             shelf = self._views.shelves.get(blob.id)
             if shelf is None:

@@ -5,7 +5,7 @@ chunk is decoded and delivered as soon as its last byte is there, while the rang
 into the same buffer; buffers are kept, because fresh ones cost a page fault every 4 KiB.
 
 Tasks: ``fetch`` opens one nursery; per range there is a reading task, and the delivering one that
-waits for it. Between ``_Arrival.upto`` and its next await a waiting task relies on the callback.
+waits for it, or one for both where a range is decoded as a whole. Between ``_Arrival.upto`` and its next await a waiting task relies on the callback.
 """
 
 from __future__ import annotations
@@ -85,19 +85,35 @@ class OriginChunks:
         failures: list[ChunkstoreError] = []
         try:
             with memoryview(buffer)[:size] as view:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._read, blob.id, span.start, view, arrival)
-                    for unit in span.units:
-                        if not await arrival.upto(unit.stop - span.start):
-                            failures.append(arrival.failure or _cut(blob, unit))
-                            break
-                        with view[unit.start - span.start : unit.stop - span.start] as stored:
-                            await self._deliver(unit, stored, deliver, failures)
+                if len(span.units) == 1:  # nothing to do meanwhile, so no need of a task
+                    await self._read(blob.id, span.start, view, arrival)
+                    await self._take(blob, span, view, arrival, deliver, failures)
+                else:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self._read, blob.id, span.start, view, arrival)
+                        await self._take(blob, span, view, arrival, deliver, failures)
         finally:
             self._ledger.add("origin", failures=bool(failures))
             if len(buffer) == self._span_size and len(self._kept) < self._width:
                 self._kept.append(buffer)
         return failures
+
+    async def _take(
+        self,
+        blob: Blob,
+        span: Span,
+        view: memoryview,
+        arrival: _Arrival,
+        deliver: Deliver,
+        failures: list[ChunkstoreError],
+    ) -> None:
+        """Deliver the chunks of a range as it comes."""
+        for unit in span.units:
+            if not await arrival.upto(unit.stop - span.start):
+                failures.append(arrival.failure or _cut(blob, unit))
+                break
+            with view[unit.start - span.start : unit.stop - span.start] as stored:
+                await self._deliver(unit, stored, deliver, failures)
 
     async def _read(self, blob_id: str, start: int, into: memoryview, arrival: _Arrival) -> None:
         try:
