@@ -3,7 +3,8 @@
 By trio's own means each request costs two turns of the event loop: one for a lock that passes from
 task to task, one for epoll. That is longer than most answers take, and a program that has got its
 answer has often asked again by then. So whoever has answered looks for the next request at once
-and answers that as well, for a while; then all others have their turn.
+and answers that as well, for a while; then all others have their turn. Where programs ask one thing
+after the other, the next request is worth being looked for a little longer than for a moment.
 
 pyfuse3 looks up what it needs of trio by name, in a module that it lets others replace, as its own
 support of asyncio does.
@@ -24,8 +25,15 @@ import trio
 TURN = 0.002
 """Seconds after which others have their turn, however many requests there are."""
 
-LINGER = 60e-6
-"""Seconds for which a program's next request is waited for where it asked a moment ago."""
+LINGER = 50e-6
+"""Seconds for which a program's next request is looked for, again and again, where it asked a
+moment ago. To sleep and be woken takes longer [measured: ``stat`` 100 us with, 60 us without]."""
+
+PATIENCE = 8
+"""Times that this may be in vain, less those that it was not, until it is left be for a while."""
+
+TRIED_EVERY = 64
+"""Requests after which it is tried anew."""
 
 
 class Turn:
@@ -65,20 +73,42 @@ class Readiness:
         self._linger = linger
         self._clock = clock
         self._since = -TURN
+        self._patience = PATIENCE
+        self._untried = 0
+        """Requests since it was of no use to linger."""
+        self._polls: dict[int, Callable[[float], object]] = {}
 
     async def wait(self, fd: int) -> None:
         """Return when *fd* is readable."""
-        if self._clock() - self._since < TURN and _is_readable(fd, self._linger):
+        now = self._clock()
+        if now - self._since < TURN and self._soon(self._poll(fd), now + self._linger):
             return
         await trio.lowlevel.wait_readable(fd)
         self._since = self._clock()
 
-
-def _is_readable(fd: int, patience: float) -> bool:
-    try:
-        return bool(select.select([fd], (), (), patience)[0])
-    except ValueError:  # it knows no handle from 1024 on
+    def _soon(self, poll: Callable[[float], object], end: float) -> bool:
+        """Say whether it is readable at once, or soon where that has been worth while."""
+        if poll(0):
+            return True
+        if self._patience <= 0:
+            self._untried += 1
+            if self._untried < TRIED_EVERY:
+                return False
+            self._untried, self._patience = 0, 1
+        while self._clock() < end:
+            if poll(0):
+                self._patience = min(self._patience + 1, PATIENCE)
+                return True
+        self._patience -= 1
         return False
+
+    def _poll(self, fd: int) -> Callable[[float], object]:
+        poll = self._polls.get(fd)
+        if poll is None:
+            watched = select.poll()
+            watched.register(fd, select.POLLIN)
+            poll = self._polls[fd] = watched.poll
+        return poll
 
 
 def take_turns() -> None:

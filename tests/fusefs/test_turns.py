@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from fusefs.turns import TURN, Readiness, Turn
+from fusefs.turns import LINGER, PATIENCE, TURN, Readiness, Turn
 
 
 @pytest.fixture
@@ -118,6 +118,32 @@ async def test_a_request_that_comes_late_is_waited_for(
         nursery.start_soon(readiness.wait, ours.fileno())
         await trio.sleep(1)
         its.send(b"late")
+
+
+async def test_to_look_longer_is_given_up_where_it_is_in_vain(
+    ends: tuple[socket.socket, socket.socket],
+) -> None:
+    ours, its = ends
+    looks = 0
+
+    def clock() -> float:
+        nonlocal looks
+        looks += 1
+        return looks * LINGER / 10
+
+    async def waited() -> int:
+        before = looks
+        with trio.move_on_after(0.01):
+            await readiness.wait(ours.fileno())
+        return looks - before
+
+    readiness = Readiness(clock=clock)
+    its.send(b"first")
+    await readiness.wait(ours.fileno())
+    ours.recv(16)
+    patient = [await waited() for _ in range(PATIENCE + 2)]
+    assert min(patient[:PATIENCE]) > 5
+    assert patient[PATIENCE:] == [1, 1]
 
 
 async def _note(ran: list[bool]) -> None:
