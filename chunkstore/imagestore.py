@@ -94,7 +94,7 @@ class ImageStore:
         """Return the bytes of *extents*, fetching what is missing; raises ChunkstoreError."""
         data = self.look(extents)
         if data is None:
-            data = await self._from_disk(extents)
+            data = self.lend(await self.from_disk(extents))
         if data is not None:
             return data
         try:
@@ -104,6 +104,22 @@ class ImageStore:
             self._refused += 1
             self._fault.note(str(exc))
             raise
+
+    async def from_disk(self, extents: Sequence[Extent]) -> Buffer | None:
+        """Return the bytes of *extents* if all are here, but not in memory; it may wait for them.
+
+        They are the caller's until it has given them to `lend`, once.
+        """
+        if self._views.missing(extents, {}):
+            return None
+        data = await trio.to_thread.run_sync(self._views.copy, extents, {}, limiter=self._disk)
+        if data is not None:
+            self._ledger.add("cache", chunks=len(extents), size=len(data))
+        return data
+
+    def lend(self, data: Buffer | None) -> Buffer | None:
+        """Return what ``from_disk`` gave, right until the calling task next awaits."""
+        return self._views.lend(data)
 
     def held(
         self, extents: Sequence[Extent], *, paged_in: bool = True
@@ -204,15 +220,6 @@ class ImageStore:
             with trio.CancelScope(shield=True):
                 for shelf in shelves:
                     await trio.to_thread.run_sync(shelf.close, limiter=self._threads)
-
-    async def _from_disk(self, extents: Sequence[Extent]) -> Buffer | None:
-        """Return the bytes of *extents* if all are here, but not in memory."""
-        if self._views.missing(extents, {}):
-            return None
-        data = await trio.to_thread.run_sync(self._views.copy, extents, {}, limiter=self._disk)
-        if data is not None:
-            self._ledger.add("cache", chunks=len(extents), size=len(data))
-        return self._views.lend(data)
 
     async def _wait(self, extents: Sequence[Extent]) -> Buffer:
         self._waiting += 1

@@ -5,7 +5,8 @@ chunk is decoded and delivered as soon as its last byte is there, while the rang
 into the same buffer; buffers are kept, because fresh ones cost a page fault every 4 KiB.
 
 Tasks: ``fetch`` opens one nursery; per range there is a reading task, and the delivering one that
-waits for it, or one for both where a range is decoded as a whole. Between ``_Arrival.upto`` and its next await a waiting task relies on the callback.
+waits for it, or one for both where a range is decoded as a whole. Between ``_Arrival.upto`` and its
+next await a waiting task relies on the callback.
 """
 
 from __future__ import annotations

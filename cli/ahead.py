@@ -39,7 +39,7 @@ _COMPLETED = 5.0
 
 @runtime_checkable
 class Swarm(Protocol):
-    """A source that brings all of a blob: ``p2p.PeerSource``, not loaded where there is no swarm."""
+    """What brings all of a blob: ``p2p.PeerSource``, not loaded where there is no swarm."""
 
     async def take_all(
         self, blob: Blob, chunks: Sequence[Chunk], deliver: Deliver, patience: float

@@ -15,7 +15,7 @@ import trio
 
 from rafs import RafsError
 
-from .vfs import Tree
+from .tree import Tree
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """BlobFiles: the decoded blobs of an image as files, which the kernel's EROFS takes for devices.
 
-A `vfs.Tree` of one directory: file ``0`` is the image's first blob, as EROFS numbers its devices
+A `tree.Tree` of one directory: file ``0`` is the image's first blob, as EROFS numbers its devices
 from 1 on in the same order. A file is as long as its blob, rounded up to whole blocks; between the
 chunks that this image knows of are holes, whatever another image has there: each image sees but
 what its own bootstrap has digests for.
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from chunkstore import Blob, Chunk, Extent
 from rafs import Bootstrap, NoEntry, WrongKind
 
-from .vfs import Attributes, Listed
+from .tree import Attributes, Listed
 
 _ROOT = 0
 _BLOCK = 4096

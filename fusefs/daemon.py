@@ -144,18 +144,18 @@ class _Session:
         self._connected = trio.Event()
         self._started = time.monotonic()
         self._over = trio.CancelScope()
-
-    async def run(self) -> None:
-        operations = Operations(
+        self._operations = Operations(
             self._vfs,
             self._pagecache,
-            self._handoff.vitals,
+            handoff.vitals,
             self._translation,
             self._bareness or _never,
             self._take_device,
         )
+
+    async def run(self) -> None:
         take_turns()
-        pyfuse3.init(operations, f"/dev/fd/{self._handoff.init}", set())
+        pyfuse3.init(self._operations, f"/dev/fd/{self._handoff.init}", set())
         gc.collect()
         # What was made by now stays: the collector need not look at it again.
         gc.freeze()
@@ -166,6 +166,7 @@ class _Session:
                 if self._bareness is not None:
                     nursery.start_soon(self._bareness.run)
                 nursery.start_soon(self._pagecache.run)
+                nursery.start_soon(self._operations.disk.run)
                 nursery.start_soon(self._answer_callers, nursery)
                 await pyfuse3.main(IDLE_TASKS, MAX_TASKS)
                 self._over.cancel()
@@ -251,6 +252,7 @@ class _Session:
             "answered": handoff.vitals.answered,
             "waiting_reads": self._vfs.waiting,
             "reads": self._pagecache.reads,
+            "reads_ahead": self._operations.disk.served,
             "pushes": self._pagecache.pushes,
             "pushed_bytes": self._pagecache.pushed,
             "last_error": last_error,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from chunkstore import Buffer
 
-from .vfs import Tree
+from .tree import Tree
 
 HEAD = 128
 """Bytes that tell."""

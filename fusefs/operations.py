@@ -18,6 +18,7 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, ReaddirToken, RequestC
 
 from chunkstore import Buffer
 
+from .diskahead import DiskAhead
 from .pagecache import PageCache
 from .translation import Translation
 from .vfs import Vfs
@@ -58,6 +59,8 @@ class Operations(pyfuse3.Operations):
         """
         super().__init__()
         self._vfs = vfs
+        self.disk = DiskAhead(vfs)
+        """What reads of files that are here and not in memory go through; to be run."""
         self._pagecache = pagecache
         self._count = vitals.words
         self._translated = translation
@@ -113,7 +116,7 @@ class Operations(pyfuse3.Operations):
         with self._translated:
             self._pagecache.read(fh, off, size)
             found = self._vfs.look(fh, off, size)
-            data = await self._vfs.read(fh, off, size) if found is None else found
+            data = await self.disk.read(fh, off, size) if found is None else found
             if not off:
                 self._pagecache.began(fh, data)
             return data

@@ -14,7 +14,7 @@ from pathlib import Path
 from chunkstore import Extent
 from rafs import Bootstrap
 
-from .vfs import Tree
+from .tree import Tree
 
 
 class Trace:

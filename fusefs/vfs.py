@@ -19,22 +19,14 @@ import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
 
-from chunkstore import (
-    Blob,
-    Buffer,
-    Chunk,
-    ChunkstoreError,
-    Extent,
-    ExtentReader,
-    Unreachable,
-)
+from chunkstore import Buffer, Extent, Unreachable
 from rafs import BadImage, NoEntry
 
 from .errors import FusefsError
 from .prefetch import Streams
 from .slots import Slots
+from .tree import Attributes, Ended, Listed, Reader, Tree
 
 ROOT = 1
 SLOT_BITS = 40
@@ -50,101 +42,6 @@ SHARE = 64
 _LARGE = 512 << 10
 """Bytes of a read of a blob by which the kernel shows that it reads ahead in a large file: small
 files lie side by side in a blob, and who reads some of them wants no more of the blob."""
-
-Attributes = tuple[int, int, int, int, int, int, int, int, int]
-"""mode, nlink, uid, gid, rdev, size, mtime, mtime_nsec, ino."""
-
-Listed = tuple[bytes, int, int]
-"""Name, node and cookie of a directory entry."""
-
-
-Ended = Callable[[ChunkstoreError | None], None]
-"""Told that bytes are here, or why they cannot be had; never awaits."""
-
-
-class Reader(ExtentReader, Protocol):
-    """What a file's bytes come from, and what is told ahead of them."""
-
-    def want(self, blob: Blob, chunks: Sequence[Chunk]) -> int:
-        """Have *chunks* fetched behind the readers; return how many there was room for."""
-        ...
-
-    def expect(self, extents: Sequence[Extent], ended: Ended) -> bool:
-        """Have *extents* fetched behind the readers and tell *ended* once; False: no room."""
-        ...
-
-    def held(
-        self, extents: Sequence[Extent], *, paged_in: bool = True
-    ) -> AbstractContextManager[Buffer | None]:
-        """Lend the bytes of *extents*, None if not all are here, across awaits and to threads.
-
-        What was not *paged_in* may only be handed to the kernel.
-        """
-        ...
-
-    def let_go(self, extents: Sequence[Extent]) -> int:
-        """Let the kernel drop its pages of the cache with *extents*, from any thread.
-
-        Return how many bytes stayed: those that are not on the disk yet.
-        """
-        ...
-
-
-class Tree(Protocol):
-    """Files by inode number, as a ``rafs.Bootstrap`` has them; what each raises is there, too."""
-
-    @property
-    def root(self) -> int:
-        """The root directory."""
-        ...
-
-    @property
-    def inode_count(self) -> int:
-        """How many inodes there are."""
-        ...
-
-    @property
-    def blobs(self) -> Sequence[Blob]:
-        """What the bytes are in."""
-        ...
-
-    @property
-    def attributes(self) -> Callable[[int], Attributes]:
-        """Return what ``stat`` shows of an inode."""
-        ...
-
-    @property
-    def lookup(self) -> Callable[[int, bytes], int | None]:
-        """Return the inode of a name in a directory."""
-        ...
-
-    @property
-    def scan(self) -> Callable[[int, int], Iterator[Listed]]:
-        """Yield a directory's entries behind a cookie."""
-        ...
-
-    @property
-    def target(self) -> Callable[[int], bytes]:
-        """Return a symlink's target."""
-        ...
-
-    @property
-    def has_xattrs(self) -> Callable[[int], bool]:
-        """Say whether an inode has extended attributes."""
-        ...
-
-    @property
-    def xattrs(self) -> Callable[[int], Mapping[bytes, bytes]]:
-        """Return an inode's extended attributes."""
-        ...
-
-    def parent(self, nid: int) -> int:
-        """Return the directory that a directory is in."""
-        ...
-
-    def extents(self, nid: int, start: int, stop: int) -> Sequence[Extent]:
-        """Return what holds a range of a file."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,6 +247,19 @@ class Vfs:
         finally:
             self.waiting -= 1
             slot.waiting -= 1
+
+    async def from_disk(self, node: int, start: int, size: int) -> Buffer | None:
+        """Return what ``read`` does of what is here, but not in memory; None of anything else.
+
+        It is the caller's until it has given it to `lend`, once.
+        """
+        slot = self._slot(node)
+        extents = slot.tree.extents(slot.nid(node), start, start + size)
+        return await slot.reader.from_disk(extents) if extents else None
+
+    def lend(self, node: int, data: Buffer | None) -> None:
+        """Give back what ``from_disk`` gave, as soon as the calling task awaits."""
+        self._slot(node).reader.lend(data)
 
     def ahead(self, node: int, start: int, size: int) -> int | None:
         """Take note of a read, and have fetched what a sequential reader will ask for next.

@@ -20,7 +20,7 @@ from chunkstore import ChunkstoreError
 from rafs import NoEntry
 
 from .errors import FusefsError
-from .vfs import Reader, Tree
+from .tree import Reader, Tree
 
 STEP = 1 << 20
 """Bytes asked for at once."""
