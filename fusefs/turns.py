@@ -22,7 +22,7 @@ from types import SimpleNamespace
 import pyfuse3
 import trio
 
-TURN = 0.002
+TURN = 0.001
 """Seconds after which others have their turn, however many requests there are."""
 
 LINGER = 50e-6
