@@ -15,14 +15,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from chunkstore import Blob, Buffer, Chunk, Extent
 from rafs import Bootstrap, ChunkMap
 
-from .vfs import Reader
+from .tree import Reader
 
 LIMIT = 8 << 20
 """Bytes that follow: more than most programs and libraries have, and cheap enough to be wrong."""
 
 
 class Beginnings:
-    """A `vfs.Reader` that fetches files on."""
+    """A `tree.Reader` that fetches files on."""
 
     def __init__(self, reader: Reader, image: Bootstrap) -> None:
         self.look = reader.look
@@ -30,6 +30,8 @@ class Beginnings:
         self.expect = reader.expect
         self.held = reader.held
         self.let_go = reader.let_go
+        self.from_disk = reader.from_disk
+        self.lend = reader.lend
         self._reader = reader
         self._whole = image.chunk_size
         self._maps: Mapping[str, ChunkMap] = {
