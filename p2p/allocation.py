@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from . import runs
-from .resource import Peer, Task
+from .resource import Peer, Site, Task
 from .sources import Sources
 
 OPEN_PER_HOST = 2
@@ -94,17 +94,31 @@ class Allocation:
         return given
 
     def _next(self, task: Task, source: bytes | None, free: int, now: float) -> Peer | None:
-        """Return the next bulk peer that may take one of *free*: those that share come first."""
+        """Return the next bulk peer that may take one of *free*.
+
+        Those of the source's own site come first, then those that share.
+        """
         alone = len(task.rotation) == 1 and self._alone(task, task.rotation[0])
-        for sharing in (True, False):
+        home = self._home(task, source)
+        turns = [(True, None), (False, None)]
+        for sharing, site in [(True, home), *turns] if home else turns:
             for _ in range(len(task.rotation)):
                 peer = task.rotation[0]
                 task.rotation.rotate(-1)
+                if site not in (None, peer.site) or peer.shares is not sharing:
+                    continue
                 if source is not None and peer.returned.get(source, now) > now:
                     continue
-                if peer.shares is sharing and free & ~peer.held and self._may(peer, alone):
+                if free & ~peer.held and self._may(peer, alone):
                     return peer
         return None
+
+    def _home(self, task: Task, source: bytes | None) -> Site | None:
+        """Return the site of a seed, where it keeps to itself."""
+        if source is None:
+            return None
+        site = task.sites.get(self.sources.seeds[source].idc)
+        return site if site and site.closed else None
 
     def _give(self, peer: Peer, piece: int, source: bytes | None, now: float) -> None:
         peer.task.grants.give(piece, peer.host.id, source, now)

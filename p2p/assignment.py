@@ -1,9 +1,9 @@
 """Which parents a peer gets: a random sample, filtered, and the best of it.
 
 Parents may be later joiners and may be each other's: pieces differ, so nothing stalls in a circle.
-What counts most is that everybody has about as many children as parents (`evaluator.DEFAULT`). With
-several IDCs one place of the four goes to a host elsewhere, so that no site is an island, and the
-others to the child's own where they can.
+What counts most is that everybody has about as many children as parents (`evaluator.DEFAULT`).
+Where several IDCs have too few hosts to keep to themselves (`crossing`), one place of the four goes
+to a host elsewhere, so that no site is an island, and the others to the child's own where they can.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ ELSEWHERE = 1
 """Places for hosts of other IDCs."""
 
 
-def candidates(peer: Peer, seeds: list[Host], limits: Limits, random: Random) -> list[Host]:
+def candidates(
+    peer: Peer, among: list[Peer], seeds: list[Host], limits: Limits, random: Random
+) -> list[Host]:
     """Return hosts that may be new parents of a peer, out of a random sample."""
-    task = peer.task
     count = limits.filter_parents
-    sample = task.peers if len(task.peers) <= count else random.sample(task.peers, count)
+    sample = among if len(among) <= count else random.sample(among, count)
     hosts = [other.host for other in sample if other.host.kind != "seed"]
     return [host for host in hosts + seeds if fit(host, peer, limits)]
 
@@ -58,17 +59,13 @@ def remove(peer: Peer, host: bytes) -> bool:
 
 def _mix(peer: Peer, chosen: list[Host], rest: list[Host]) -> None:
     """Put a host from elsewhere in the last place where all would be of one IDC."""
-    idc = _idc(peer.host)
+    idc = peer.host.idc
     everybody = [*peer.parents.values(), *chosen]
-    if len(everybody) <= ELSEWHERE or any(_idc(host) != idc for host in everybody):
+    if len(everybody) <= ELSEWHERE or any(host.idc != idc for host in everybody):
         return
-    other = next((host for host in rest if _idc(host) != idc), None)
+    other = next((host for host in rest if host.idc != idc), None)
     if other is not None and chosen:
         chosen[-1] = other
-
-
-def _idc(host: Host) -> str:
-    return host.announced.idc.lower() if host.announced else ""
 
 
 def children(task: Task, host: bytes) -> list[Peer]:

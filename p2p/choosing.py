@@ -241,18 +241,22 @@ class Chooser:
         """Take what a host has, or what changed of it."""
         self.offered(host, self._decoded(body.add), self._decoded(body.drop), body.whole, now)
 
-    def offered(self, host: bytes, add: int, drop: int, whole: bool, now: float) -> None:
-        """Take the same as bitmaps."""
+    def offered(self, host: bytes, add: int, drop: int, whole: bool, now: float) -> bool:
+        """Take the same as bitmaps; return whether it may change what is asked for."""
         link = self.links.get(host)
         if link is None:
-            return
+            return False
         link.denied &= add if whole else ~drop
         link.have = add if whole else (link.have | add) & ~drop
-        if add:
-            link.news = now
-            if not whole:
-                self._newest |= add & ~self._seen
-            self._seen |= add
+        if not add:
+            return False
+        link.news = now
+        if not whole:
+            self._newest |= add & ~self._seen
+        self._seen |= add
+        if not add & ~(self.held | self._book.asked) or not (link.regular or link.extra & add):
+            return False
+        return len(self._book.open) < self.patience.total or bool(self._demands)
 
     def arrived(self, number: int, size: int, now: float) -> None:
         """Note that a piece came, was verified, and is held."""
@@ -332,12 +336,6 @@ class Chooser:
         choice, self._choice = self._choice, Choice()
         choice.wake = self._wake(now)
         return choice
-
-    def heeds(self, added: int) -> bool:
-        """Whether news of what others have got may change what is asked for."""
-        if not added & ~(self.held | self._book.asked):
-            return False
-        return len(self._book.open) < self.patience.total or bool(self._demands)
 
     @property
     def complete(self) -> bool:

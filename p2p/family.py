@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from itertools import islice
 from random import Random
 
 from . import assignment, messages
 from .evaluator import Evaluator, Limits
 from .outbox import Outbox
-from .resource import Host, Peer, PeerState, Task
+from .resource import Host, Peer, PeerState, Site, Task
 from .sources import Sources
+from .supply import Supply
 
 USELESS_FOR = 5.0
 """Seconds for which a useless parent is not given to the same child again."""
+MIXED_AT = 1.25
+"""Growth of a task after which parents are drawn anew."""
 YOUNG_HOLDS = 8
 """Pieces; who holds more has made use of its parents."""
 SCARCE = 8
@@ -28,24 +31,25 @@ class Family:
         evaluator: Evaluator,
         random: Random,
         sources: Sources,
-        free: Callable[[Task], int],
+        supply: Supply,
         outbox: Outbox,
     ) -> None:
         self._limits = limits
         self._evaluator = evaluator
         self._random = random
         self._sources = sources
-        self._free = free
-        """Returns the pieces of a task that are still to leave the source."""
+        self._supply = supply
         self._outbox = outbox
 
     def join(self, peer: Peer, now: float) -> None:
         """Give a newcomer parents, and let those look at it who are short of some."""
         task = peer.task
+        for site in self._supply.crossing.count(task):
+            self._gather(site, now)
         if peer.host.kind != "seed":
             self.fill(peer, now)
-            task.young[peer] = len(task.peers)
-        for other in list(task.short)[: self._limits.filter_parents]:
+            peer.among = len(task.peers)
+        for other in list(islice(task.short, self._limits.filter_parents)):
             self.fill(other, now)
 
     def fill(self, peer: Peer, now: float, changed: bool = False) -> None:
@@ -54,10 +58,14 @@ class Family:
         if peer.state in (PeerState.FINISHED, PeerState.LEFT):
             return
         if len(peer.parents) < limits.candidate_parents:
+            among = task.peers
             seeds = self._open_seeds(task, now)
+            if peer.site.closed:
+                among = list(peer.site.peers)
+                seeds = [seed for seed in seeds if seed.idc == peer.host.idc]
             found = [
                 host
-                for host in assignment.candidates(peer, seeds, limits, self._random)
+                for host in assignment.candidates(peer, among, seeds, limits, self._random)
                 if max(peer.useless.get(host.id, now), peer.failed.get(host.id, now)) <= now
             ]
             changed |= assignment.fill(peer, found, self._evaluator, limits, task.by_host)
@@ -89,7 +97,7 @@ class Family:
     def leave(self, peer: Peer, now: float) -> None:
         """Take a peer out: from its parents, and from its children."""
         peer.task.short.pop(peer, None)
-        peer.task.young.pop(peer, None)
+        self._supply.crossing.count(peer.task)
         self.finish(peer)
         self.bereave(peer.task, peer.host, now)
 
@@ -101,29 +109,49 @@ class Family:
 
     def tend(self, task: Task, now: float) -> None:
         """See to who has empty places, or came when few were there."""
-        if task.young:
+        if len(task.peers) >= MIXED_AT * task.mixed:
             self._mix(task, now)
-        if task.seeded and self._free(task).bit_count() * SCARCE > task.full.bit_length():
+        if task.seeded and self._supply.free(task).bit_count() * SCARCE > task.full.bit_length():
             self._close_seeds(task, now)
-        for peer in list(task.short)[: self._limits.filter_parents]:
+        for peer in list(islice(task.short, self._limits.filter_parents)):
             task.short.pop(peer)
             self.fill(peer, now)
 
+    def _gather(self, site: Site, now: float) -> None:
+        """Take parents elsewhere from the hosts of a site that keeps to itself from now on."""
+        for peer in site.peers:
+            far = [host.id for host in peer.parents.values() if host.idc != peer.host.idc]
+            for host in far:
+                assignment.remove(peer, host)
+            if far:
+                self.fill(peer, now, changed=True)
+
     def _mix(self, task: Task, now: float) -> None:
-        """Draw parents anew for who came when few were there: else the first would be a clique."""
-        young, task.young = task.young, {}
-        for peer, among in young.items():
-            if len(task.peers) < 2 * among or peer.held.bit_count() > YOUNG_HOLDS:
-                continue
-            for parent in list(peer.parents):
-                assignment.remove(peer, parent)
-            task.young[peer] = len(task.peers)
-        for peer in task.young:
+        """Draw parents anew for those whose parents were drawn among fewer.
+
+        The first would be a clique else, and later ones a chain in which each hangs on the last.
+        """
+        count = task.mixed = len(task.peers)
+        drawn = []
+        for peer in task.peers:
+            if peer.host.kind != "seed" and count >= MIXED_AT * peer.among and peer.missing:
+                peer.among = count
+                drawn.append(peer)
+                self._part(peer)
+        for peer in drawn:
             self.fill(peer, now, changed=True)
+
+    def _part(self, peer: Peer) -> None:
+        """Take the busiest half of its parents from a peer; all, where they were of no use yet."""
+        busiest = sorted(peer.parents.values(), key=lambda host: host.children, reverse=True)
+        if peer.held.bit_count() > YOUNG_HOLDS:
+            busiest = busiest[: len(busiest) // 2]
+        for parent in busiest:
+            assignment.remove(peer, parent.id)
 
     def _open_seeds(self, task: Task, now: float) -> list[Host]:
         """Return the seeds that may be parents: when all pieces have left them once."""
-        if not self._sources.seeds or self._free(task):
+        if not self._sources.seeds or self._supply.free(task):
             return []
         task.seeded = True
         return [self._sources.seeds[each] for each in self._sources.of(task, now)]

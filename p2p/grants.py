@@ -20,6 +20,8 @@ from . import runs
 from .least import Least
 
 WINDOW_FIRST, WINDOW_LEAST, WINDOW_MOST = 8, 6, 128
+ROAD_FIRST = 32
+"""The same between sites at first: sessions are still to be had, and the ways are long."""
 QUEUED_LEAST, QUEUED_MOST = 3.0, 6.0
 
 LASTS_FIRST, LASTS_LEAST, LASTS_MOST = 5.0, 1.0, 30.0
@@ -64,7 +66,7 @@ class Window:
 
 @dataclass(slots=True)
 class Grants:
-    """The open grants of one task."""
+    """The open grants of one task, or of one site of it."""
 
     open: dict[int, Grant] = field(default_factory=dict)
     bits: int = 0
@@ -162,7 +164,7 @@ class Grants:
             self.by_holder[grant.holder] = left
         else:
             del self.by_holder[grant.holder]
-        self.windows[grant.source].used -= 1
+        self.window(grant.source).used -= 1
         self._ends.remove((grant.until, grant.piece))
 
     def _learn(self, seconds: float) -> None:
@@ -171,3 +173,14 @@ class Grants:
             return
         self._deviation += (abs(seconds - self._mean) - self._deviation) / 4
         self._mean += (seconds - self._mean) / 8
+
+
+@dataclass(slots=True)
+class SiteGrants(Grants):
+    """Grants with one window for all sources: what they share is the way to the site."""
+
+    road: Window = field(default_factory=lambda: Window(size=ROAD_FIRST))
+
+    def window(self, source: bytes | None) -> Window:
+        """Return the window."""
+        return self.road

@@ -57,7 +57,11 @@ class Hints:
     def search(self, peer: Peer, bits: int, now: float) -> None:
         """Send a peer to holders of what it wants; where all of them failed it, it is an orphan."""
         task = peer.task
-        for piece in runs.numbers(bits & task.counted()):
+        bits &= task.counted()
+        if peer.site.closed:
+            # what is on its way to the site is shown to those who wait when it has come
+            bits &= peer.site.held | peer.urgent & ~peer.site.grants.bits
+        for piece in runs.numbers(bits):
             holder = self.holder(peer, piece, now)
             if holder is None:
                 peer.orphans |= 1 << piece
@@ -89,7 +93,17 @@ class Hints:
         task.holders[piece] = listed
         if len(listed) < LISTED:
             task.plenty &= ~(1 << piece)
+        if peer.site.closed and peer.site.held >> piece & 1:
+            usable = self._near(peer, piece, usable, now) or usable
         return self.random.choice(usable) if usable else None
+
+    def _near(self, peer: Peer, piece: int, usable: list[Peer], now: float) -> list[Peer]:
+        """Return those of a peer's own site that are of use, be they listed or not."""
+        near = [each for each in usable if each.site is peer.site]
+        if near:
+            return near
+        holders = [each for each in peer.site.peers if self._has(each, piece)]
+        return [each for each in holders if self._usable(each, peer, now)]
 
     def taken(self) -> Hinted:
         """Return what was given since the last call."""
@@ -109,10 +123,18 @@ class Hints:
         for peer, last in holder.task.wanters[piece].items():
             if now - last < AGAIN or len(first) >= LOOKED_AT:
                 break
-            if self._usable(holder, peer, now):
+            if self._usable(holder, peer, now) and self._may_meet(holder, peer, piece):
                 first.append(peer)
         first.sort(key=lambda peer: not peer.urgent >> piece & 1)
         return first[:PER_HOLDER]
+
+    @staticmethod
+    def _may_meet(holder: Peer, peer: Peer, piece: int) -> bool:
+        """Whether a piece may come from there: to a closed site only for readers, and but once."""
+        site = peer.site
+        if not site.closed or holder.site is site:
+            return True
+        return bool(peer.urgent & ~(site.held | site.grants.bits) & 1 << piece)
 
     @staticmethod
     def _has(holder: Peer, piece: int) -> bool:

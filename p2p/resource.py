@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from . import runs
-from .grants import Grants
+from .grants import Grants, SiteGrants
 from .messages import Announce, Description, Parent, Report
 
 
@@ -129,6 +129,11 @@ class Host:
         return self.announced.kind if self.announced else ""
 
     @property
+    def idc(self) -> str:
+        """The name of its site; empty: none was told."""
+        return self.announced.idc.lower() if self.announced else ""
+
+    @property
     def uploads(self) -> bool:
         """Whether children may be sent to it."""
         return self.state is HostState.ACTIVE and bool(self.announced and self.announced.address)
@@ -179,6 +184,15 @@ class Peer:
     """Pieces that it was ever told to take from the origin itself: it may publish their digests."""
     place: int = 0
     """Its index in the task's list of peers."""
+    among: int = 0
+    """Peers of the task when its parents were drawn."""
+    site: Site = field(init=False)
+    fetches: bool = field(init=False)
+    """It took all of it, and shared it, when it came."""
+
+    def __post_init__(self) -> None:
+        self.fetches = self.bulk and self.shares
+        self.site = self.task.site(self.host.idc)
 
     def move(self, event: str) -> None:
         """Take a step of the life cycle."""
@@ -193,6 +207,21 @@ class Peer:
     def missing(self) -> int:
         """Pieces of the task that it does not hold."""
         return self.task.full & ~self.held
+
+
+@dataclass(slots=True, eq=False)
+class Site:
+    """The hosts of one IDC that take part in a task, seeds not counted."""
+
+    peers: dict[Peer, None] = field(default_factory=dict)
+    held: int = 0
+    """Pieces that one of them holds and shares; too many where the task's are *stale*."""
+    grants: SiteGrants = field(default_factory=SiteGrants)
+    """Pieces that are on their way from elsewhere."""
+    fetchers: int = 0
+    """Of them, those that take all of it and share it."""
+    closed: bool = False
+    """It keeps to itself (`crossing`)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -224,8 +253,8 @@ class Task:
     """Who has wants that no window had room for."""
     rotation: deque[Peer] = field(default_factory=deque)
     """Who takes all of it and has not got it yet: grants go round."""
-    young: dict[Peer, int] = field(default_factory=dict)
-    """Who came a moment ago, and among how many peers its parents were drawn."""
+    mixed: int = 0
+    """Peers when it was last seen to it that parents are drawn among as many."""
     short: dict[Peer, None] = field(default_factory=dict)
     """Who has an empty parent's place."""
     doubted: dict[bytes, dict[bytes, float]] = field(default_factory=dict)
@@ -238,6 +267,8 @@ class Task:
     """Of a file: what has been published, by piece."""
     unsent: int = 0
     """Of a file: pieces whose digest has not been passed on yet."""
+    sites: dict[str, Site] = field(default_factory=dict)
+    """By IDC."""
     settled: float = 0.0
     """No grants before: after a restart of the scheduler holders are still on their way back."""
 
@@ -258,11 +289,25 @@ class Task:
         peer.place = len(self.peers)
         self.peers.append(peer)
         self.by_host[peer.host.id] = peer
+        if peer.host.kind != "seed":
+            self.sites[peer.host.idc] = peer.site
+            peer.site.peers[peer] = None
+            peer.site.fetchers += peer.fetches
+
+    def site(self, idc: str) -> Site:
+        """Return the site of an IDC."""
+        return self.sites.get(idc) or Site()
+
+    def gain(self, peer: Peer, new: int) -> None:
+        """Note that a peer which shares holds more."""
+        self.held |= new
+        peer.site.held |= new
 
     def remove(self, peer: Peer) -> None:
         """Take a peer out of the list and all turns; what it held and wanted is not seen to."""
         del self.by_host[peer.host.id]
         self.blocked.pop(peer, None)
+        self._leave_site(peer)
         if peer in self.rotation:
             self.rotation.remove(peer)
         last = self.peers.pop()
@@ -274,8 +319,18 @@ class Task:
         """Return *held* as it is now: the union over all peers that share and are no seeds."""
         if self.stale:
             self.held = 0
+            for site in self.sites.values():
+                site.held = 0
             for peer in self.peers:
                 if peer.shares:
-                    self.held |= peer.held
+                    self.gain(peer, peer.held)
             self.stale = False
         return self.held
+
+    def _leave_site(self, peer: Peer) -> None:
+        if peer in peer.site.peers:
+            del peer.site.peers[peer]
+            peer.site.fetchers -= peer.fetches
+        if not peer.site.peers:
+            for idc in [each for each, site in self.sites.items() if site is peer.site]:
+                del self.sites[idc]

@@ -67,7 +67,7 @@ class Scheduler:
         limits = settings.limits
         self._supply = Supply(self.sources, limits, random, self._outbox, self._agenda)
         self._family = Family(
-            limits, settings.evaluator, random, self.sources, self._supply.free, self._outbox
+            limits, settings.evaluator, random, self.sources, self._supply, self._outbox
         )
         self._editions = Editions(self.sources, self._outbox)
         self._handlers: dict[type[Body], Callable[[Peer, Any, float], None]] = {
@@ -161,9 +161,7 @@ class Scheduler:
         if task.wanters:
             self._supply.remind(task, now)
         self._supply.allot(task, now)
-        if task.peers and (
-            task.grants.open or task.short or task.wanters or task.young or task.settled > now
-        ):
+        if task.peers and (task.grants.open or task.short or task.wanters or task.settled > now):
             self._agenda.watch(task, now)
 
     def _flush(self, now: float) -> list[Action]:
@@ -299,7 +297,7 @@ class Scheduler:
 
     def _gain(self, peer: Peer, bits: int, now: float) -> None:
         """Note that a peer holds pieces, and everything that this ends."""
-        closed = peer.task.grants.held(peer.host.id, bits, now)
+        closed = self._supply.fulfilled(peer, bits, now)
         new = bits & ~peer.held
         if new:
             peer.held |= new
@@ -307,7 +305,7 @@ class Scheduler:
             if not peer.missing and peer.state is not PeerState.FINISHED:
                 self._finish(peer)
         if closed:
-            self._supply.closed(peer, now)
+            self._supply.more(peer, now)
 
     def _finish(self, peer: Peer) -> None:
         peer.move("fill")

@@ -7,6 +7,7 @@ from random import Random
 from . import messages, runs
 from .agenda import Agenda
 from .allocation import Allocation
+from .crossing import Crossing
 from .evaluator import Limits
 from .hints import Hints
 from .outbox import Outbox
@@ -30,6 +31,7 @@ class Supply:
         self._agenda = agenda
         self._allocation = Allocation(sources)
         self._hints = Hints(random)
+        self.crossing = Crossing(self._hints.holder, limits.candidate_parents + 1)
 
     def want(self, peer: Peer, bits: int, urgent: bool, now: float) -> None:
         """Take what a peer wants; it is granted, sent to a holder, or told to wait."""
@@ -52,11 +54,18 @@ class Supply:
         """Note that a peer holds *new* pieces."""
         self._hints.unwant(peer, new & peer.wanted)
         if peer.shares:
-            peer.task.held |= new
+            peer.task.gain(peer, new)
             self._hints.held(peer, new, now)
+            self.crossing.gained(peer, new, now)
 
-    def closed(self, peer: Peer, now: float) -> None:
+    def fulfilled(self, peer: Peer, bits: int, now: float) -> bool:
+        """Close grants of *bits* that a peer holds now; return whether there were any."""
+        closed = peer.task.grants.held(peer.host.id, bits, now)
+        return bool(closed | peer.site.grants.held(peer.host.id, bits, now))
+
+    def more(self, peer: Peer, now: float) -> None:
         """Grant more: grants of a peer were fulfilled."""
+        self.crossing.allot(peer.task, peer.site, now)
         self._allocation.serve(peer, now)
         self._allocation.allot(peer.task, now)
 
@@ -71,6 +80,7 @@ class Supply:
     def returned(self, peer: Peer, bits: int, reason: str, now: float) -> None:
         """Take back grants that came to nothing; where there is a *reason*, its source failed."""
         task = peer.task
+        peer.site.grants.returned(peer.host.id, bits)
         failed = task.grants.returned(peer.host.id, bits)
         for source in {grant.source: None for grant in failed}:
             if source is not None and reason:
@@ -79,6 +89,7 @@ class Supply:
 
     def revoke(self, task: Task, host: Host, now: float) -> None:
         """Give again what a lost host had grants for, or was the source of."""
+        self.crossing.lost(task, host)
         lost = task.grants.lost(host.id)
         self._again(task, [grant.piece for grant in lost], now)
         if task.stale:
@@ -86,6 +97,8 @@ class Supply:
 
     def expire(self, task: Task, now: float) -> None:
         """Give again what showed no life."""
+        if self.crossing.tend(task, now):
+            self._agenda.watch(task, now)
         for grant in task.grants.expired(now):
             self._again(task, [grant.piece], now, last=task.by_host.get(grant.holder))
 
@@ -105,6 +118,8 @@ class Supply:
         """Say what was granted and hinted meanwhile."""
         for (peer, source), bits in self._allocation.taken().items():
             self._grant(peer, source, bits)
+        for (peer, source_host), bits in self.crossing.taken().items():
+            self._cross(peer, source_host, bits)
         for (peer, holder), bits in self._hints.taken().items():
             for part in runs.parts(bits):
                 self._outbox.say(peer.host, messages.Hint(peer.handle, part, holder.parent()))
@@ -143,4 +158,14 @@ class Supply:
         seed = self.sources.seeds[source].parent() if source is not None else None
         for part in runs.parts(bits):
             self._outbox.say(peer.host, messages.Grant(peer.handle, part, seed, lasts))
+        self._agenda.watch(peer.task, grants.due())
+
+    def _cross(self, peer: Peer, source: Host, bits: int) -> None:
+        grants = peer.site.grants
+        bits &= grants.of(peer.host.id)
+        if not bits:
+            return
+        lasts = max(grants.open[piece].lasts for piece in runs.numbers(bits))
+        for part in runs.parts(bits):
+            self._outbox.say(peer.host, messages.Grant(peer.handle, part, source.parent(), lasts))
         self._agenda.watch(peer.task, grants.due())

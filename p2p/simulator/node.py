@@ -118,9 +118,7 @@ class Node(Uploader):
         """Hear what a parent has got."""
         if self._asleep(self.offered, (host, added)):
             return
-        chooser = self.chooser
-        chooser.offered(host, added, 0, False, self.clock.now)
-        if chooser.heeds(added):
+        if self.chooser.offered(host, added, 0, False, self.clock.now):
             self.step()
 
     def absent(self, upload: Upload) -> None:

@@ -30,6 +30,8 @@ class Report:
     """Bytes that seeds and the origin sent to hosts, per byte."""
     wasted: float
     """Bytes that came twice or were wrong, per byte that was needed."""
+    crossed: dict[str, float]
+    """By site, bytes that came in over its link, per byte of the file."""
     uplinks: float
     """Share of all uplinks that was used until the end."""
     told: int
@@ -69,6 +71,10 @@ class Report:
             ("origin", f"{self.origin:.4f} bytes per byte"),
             ("source", f"{self.source:.4f} bytes per byte"),
             ("wasted", f"{self.wasted:.4f} bytes per byte needed"),
+            *(
+                ("crossed", f"{share:.4f} bytes per byte into {site}")
+                for site, share in self.crossed.items()
+            ),
             ("uplinks", f"{self.uplinks:.1%} used"),
             ("scheduler", f"{self.told} in, {self.said} out, {self.told_per_second:.0f} in per s"),
             ("set aside", ", ".join(f"{host} ({why})" for host, why in self.aside) or "nobody"),

@@ -221,6 +221,7 @@ class Swarm:
             origin=self.origin_bytes / size,
             source=source / size,
             wasted=self.world.wasted / max(1, self.world.needed),
+            crossed={name: site.received / size for name, site in self.world.sites.items()},
             uplinks=sent / (up * ended) if ended else 0.0,
             told=self.told,
             said=self.said,

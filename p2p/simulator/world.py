@@ -34,9 +34,8 @@ class Shared:
         self.up = Pipe(site.up)
         self.down = Pipe(site.down)
         self.latency = site.latency
-        self.sent = 0
-        """Bytes that went out over it."""
         self.received = 0
+        """Bytes that came in over it."""
 
 
 class World:
@@ -81,8 +80,10 @@ class World:
     ) -> None:
         """Let *what* happen with *fact* and those whom word of it comes to at the same time."""
         times: dict[float, list[Place]] = {}
+        near = self.clock.now + one.latency
+        plain = not (self.sites or self.cut)
         for other in others:
-            when = self._there(one, other)
+            when = near + other.latency if plain else self._there(one, other)
             if when in times:
                 times[when].append(other)
             else:
@@ -105,7 +106,6 @@ class World:
         """Pass the links of the sites between two hosts."""
         if one.site:
             site = self.sites[one.site]
-            site.sent += size
             arrives = site.up.passed(began, arrives, size)
         if other.site:
             site = self.sites[other.site]

@@ -85,6 +85,21 @@ def test_two_sites_and_loss_are_survived() -> None:
     assert (report.finished, report.origin) == (10, 1.0)
 
 
+def test_each_piece_crosses_to_a_site_about_once() -> None:
+    sites = [{"name": each, "up": "1Gbit", "down": "1Gbit"} for each in ("east", "west")]
+    groups = [{"hosts": 10, "site": each} for each in ("east", "west")]
+    report = simulate(scenario(group=groups, site=sites, pieces=60))
+    assert (report.finished, report.origin) == (20, 1.0)
+    assert all(1.0 <= share <= 1.1 for share in report.crossed.values())
+
+
+def test_a_partition_sets_nobody_aside() -> None:
+    fault = {"kind": "partition", "at": "0.4s", "hosts": 6, "lasts": "3s"}
+    report = simulate(scenario(hosts=12, pieces=100, fault=[fault]))
+    assert report.finished == 12
+    assert report.aside == []
+
+
 @pytest.mark.parametrize(
     ("fault", "most"),
     [
