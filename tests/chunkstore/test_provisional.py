@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,14 +49,15 @@ def found(shelf: Provisional) -> list[str | None]:
 
 
 @pytest.fixture
-def open_shelf(tmp_path: Path) -> Open:
+def open_shelf(tmp_path: Path) -> Iterator[Open]:
     """Return what opens a shelf in a cache of its own process, so to speak."""
+    with ExitStack() as stack:
 
-    def opened(full: Callable[[], None] = lambda: None, owner: Digest = OWNER) -> Provisional:
-        cache = BlobCache(tmp_path / "cache")
-        return Provisional(cache, BLOB, owner, WHOLE, Vouched(cache.root), full)
+        def opened(full: Callable[[], None] = lambda: None, owner: Digest = OWNER) -> Provisional:
+            cache = stack.enter_context(closing(BlobCache(tmp_path / "cache")))
+            return Provisional(cache, BLOB, owner, WHOLE, Vouched(cache.root), full)
 
-    return opened
+        yield opened
 
 
 def test_what_nobody_has_checked_lies_apart_and_is_found_again(open_shelf: Open) -> None:
@@ -168,9 +170,9 @@ def test_a_list_of_digests_that_rotted_is_not_believed(open_shelf: Open, tmp_pat
 
 
 def test_an_image_that_took_the_place_before_poisons_nothing(open_shelf: Open) -> None:
-    attacker = BlobCache(open_shelf()._cache.root)
     wrong = replace(chunk(0), digest=Digest.of(bytes(STEP)))
-    assert Shelf(attacker, BLOB, OTHER_OWNER).put(wrong, bytes(STEP))
+    with closing(BlobCache(open_shelf()._cache.root)) as attacker:
+        assert Shelf(attacker, BLOB, OTHER_OWNER).put(wrong, bytes(STEP))
     shelf = open_shelf()
     put_all(shelf)
     assert shelf.settle()
@@ -206,3 +208,4 @@ class TestAtOnce:
         shelf.close()
         again = AtOnce(cache, self.blob, OWNER, [self.small])
         assert again.find(self.chunk) is not None
+        cache.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,7 @@ class Node:
     """A host that has mounted a model of one file."""
 
     def __init__(self, cache: BlobCache, swarm: Swarm) -> None:
+        self.cache = cache
         self.ledger = Ledger()
         self.origin = MemoryOrigin({BLOB.id: DATA})
         self.swarm = swarm
@@ -61,6 +63,10 @@ class Node:
         self.wholes = wholes
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        with closing(self.cache):
+            await self._run(task_status)
+
+    async def _run(self, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(self.swarm.run)
             await nursery.start(self.store.run)
