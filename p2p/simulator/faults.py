@@ -26,6 +26,9 @@ class Stage(Protocol):
     def gone(self, node: Uploader) -> None:
         """Let the scheduler see that a session ended."""
 
+    def lose(self, node: Uploader) -> None:
+        """Wait no longer for a host."""
+
     def start_scheduler(self, _: object = None) -> None:
         """Start one that knows nothing."""
 
@@ -68,7 +71,10 @@ class Faults:
             self._kill(node)
         elif fault.kind == "stall":
             node.stall()
-            self._after(fault, lambda _: node.resume())
+            if fault.lasts:
+                self._after(fault, lambda _: node.resume())
+            else:
+                self._stage.lose(node)
         elif fault.kind == "slow":
             node.uplink.set_rate(node.group.up * SLOW)
             self._after(fault, lambda _: node.uplink.set_rate(node.group.up))

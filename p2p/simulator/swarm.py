@@ -88,6 +88,11 @@ class Swarm:
     def gone(self, node: Uploader) -> None:
         """Let the scheduler see that a session ended."""
         self.world.send(node, self._centre, self._gone, node)
+        self.lose(node)
+
+    def lose(self, node: Uploader) -> None:
+        """Wait no longer for a host."""
+        node.lost = True
         if isinstance(node, Node) and node.finished < 0:
             self._left -= 1
 
@@ -198,10 +203,11 @@ class Swarm:
     def _report(self) -> Report:
         nodes = self.nodes
         took = sorted(
-            node.finished - node.born for node in nodes if node.finished >= 0 and not node.dead
+            node.finished - node.born for node in nodes if node.finished >= 0 and not node.lost
         )
+        living = sum(not node.lost for node in nodes)
         ended = max((node.finished for node in nodes), default=0.0)
-        if len(took) < sum(not node.dead for node in nodes):
+        if len(took) < living:
             ended = self.clock.now
         up = sum(each.group.up for each in [*nodes, *self.seeds] if each.group.uploads)
         sent = sum(each.sent for each in [*nodes, *self.seeds])
@@ -209,7 +215,7 @@ class Swarm:
         source = sum(seed.sent for seed in self.seeds) or self.origin_bytes
         return Report(
             hosts=len(nodes),
-            living=sum(not node.dead for node in nodes),
+            living=living,
             finished=len(took),
             bound=self.scenario.bound(),
             first=took[0] if took else 0.0,

@@ -60,6 +60,8 @@ class Uploader:
         self.site = group.site
         self.dead = False
         self.stalled = False
+        self.lost = False
+        """It will never go on."""
         self.corrupt = False
         self.lies = False
         self.uplink = Uplink(world.clock, group.up, world.random, self._left)

@@ -2,7 +2,9 @@
 
     python -m tests.bench.simulations [NAME…] [--seeds 1,2,3] [--policy KEY=VALUE…]
 
-`--policy` varies what a scenario's [policy] table may say, to see what a policy is worth.
+`--policy` varies what a scenario's [policy] table may say, to see what a policy is worth. The time
+of a fault's scenario is also told as a multiple of what `thousand_short` takes, which is the same
+with no fault. CPU seconds depend on what else the machine does, all else on the seed alone.
 """
 
 from __future__ import annotations
@@ -14,9 +16,10 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from p2p.simulator import Scenario, simulate
+from p2p.simulator import Report, Scenario, simulate
 
 SCENARIOS = Path(__file__).with_name("scenarios")
+UNDISTURBED = "thousand_short"
 
 
 def varied(table: dict[str, Any], policy: list[str]) -> dict[str, Any]:
@@ -26,6 +29,23 @@ def varied(table: dict[str, Any], policy: list[str]) -> dict[str, Any]:
     return table | {"policy": table.get("policy", {}) | plain}
 
 
+def ordered(names: list[str]) -> list[str]:
+    """Return the scenarios to run, what faults are compared with before them."""
+    names = names or sorted(file.stem for file in SCENARIOS.glob("*.toml"))
+    if any(name.startswith("fault_") for name in names):
+        names = [UNDISTURBED, *(name for name in names if name != UNDISTURBED)]
+    return names
+
+
+def remarks(report: Report, undisturbed: float) -> str:
+    """Return what else there is to say of a run."""
+    said = [f"{report.ended / undisturbed:.2f} x undisturbed"] if undisturbed else []
+    said += [f"{share:.2f} into {site}" for site, share in report.crossed.items()]
+    if report.aside:
+        said.append(f"{len(report.aside)} set aside")
+    return ", ".join(said)
+
+
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -33,24 +53,28 @@ def main() -> None:
     parser.add_argument("--seeds", default="1")
     parser.add_argument("--policy", action="append", default=[])
     told = parser.parse_args()
-    names = told.names or sorted(file.stem for file in SCENARIOS.glob("*.toml"))
     print(
-        "scenario         seed  finished      median   last (of the bound)   origin  source  CPU s"
+        "scenario         seed  finished     median   last of the bound   ended s"
+        "  origin  source  CPU s  MiB"
     )
-    for name in names:
+    undisturbed: dict[str, float] = {}
+    for name in ordered(told.names):
         table = tomllib.loads((SCENARIOS / f"{name}.toml").read_text())
         for seed in told.seeds.split(","):
             began = time.process_time()
             report = simulate(Scenario.decode(varied(table, told.policy) | {"seed": int(seed)}))
             took = time.process_time() - began
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            if name == UNDISTURBED:
+                undisturbed[seed] = report.ended
+            base = undisturbed.get(seed, 0.0) if name.startswith("fault_") else 0.0
             print(
                 f"{name:16} {seed:>4}  {report.finished:>5}/{report.living:<5}"
-                f"  {report.bound / report.median:8.1%} {report.bound / report.last:8.1%}"
-                f"  {'':12} {report.origin:6.3f}  {report.source:6.3f}  {took:6.1f}",
+                f" {report.bound / report.median:7.1%} {report.bound / report.last:7.1%}"
+                f" {report.ended:17.3f}  {report.origin:6.3f}  {report.source:6.3f}"
+                f"  {took:5.1f}  {peak:3.0f}  {remarks(report, base)}",
                 flush=True,
             )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{peak:.0f} MiB at most")
 
 
 if __name__ == "__main__":

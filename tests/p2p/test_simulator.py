@@ -119,8 +119,7 @@ def test_a_partition_sets_nobody_aside() -> None:
 )
 def test_everybody_who_lives_gets_everything(fault: dict[str, object], most: float) -> None:
     report = simulate(scenario(hosts=12, pieces=60, fault=[fault | {"at": "0.4s"}]))
-    for_good = fault["kind"] == "stall" and "lasts" not in fault
-    assert report.finished == report.living - (2 if for_good else 0)
+    assert report.finished == report.living
     assert report.origin <= most
 
 
