@@ -28,6 +28,9 @@ _FOLDERS = (b"/lib64", b"/usr/lib64", b"/lib", b"/usr/lib", b"/usr/local/lib")
 _FILES = 512
 """That are listed at most."""
 
+_LARGE = 64 << 20
+"""Bytes of a file from which on it is not listed: a start reads but parts of it."""
+
 _SCRIPTS = 4
 """Scripts that interpret one another."""
 
@@ -54,7 +57,7 @@ def files_of_start(root: Node, config: Mapping[str, object], read: ReadFile) -> 
     search = [path.encode() for path in (settings.get("PATH") or _PATH).split(":")]
     start = _Start(root, read, folder.encode(), search)
     start.program(words[0].encode(), _SCRIPTS)
-    return list(start.found)
+    return [node for node in start.found if node.size < _LARGE]
 
 
 def _words(value: object) -> list[str]:

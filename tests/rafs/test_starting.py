@@ -113,6 +113,13 @@ def test_a_start_is_its_program_its_loader_and_all_libraries(
     assert Tree(FILES, LINKS).start(**inner) == expected
 
 
+def test_a_large_library_is_followed_but_not_listed() -> None:
+    tree = Tree(FILES, LINKS)
+    own = tree.root.children[b"usr"].children[b"own"].children[b"libown.so"]
+    own.size = 1 << 30
+    assert tree.start(Cmd=["app"]) == [name for name in APP if name != "usr/own/libown.so"]
+
+
 @given(st.binary(max_size=300), st.integers(0, 400), st.binary(max_size=8))
 def test_any_bytes_are_looked_at_in_peace(tail: bytes, at: int, damage: bytes) -> None:
     whole = elf("/lib64/ld.so", ["liba.so", "libb.so"], "/opt")
