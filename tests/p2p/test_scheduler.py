@@ -10,7 +10,7 @@ from fixtures.swarmhosts import TASK, Hosts, Told, description
 from p2p import messages, rendezvous, runs
 from p2p.evaluator import DEFAULT, V2_1, Limits
 from p2p.grants import WINDOW_LEAST, Grants
-from p2p.isolation import FORGIVEN_AFTER, PROBATION_FIRST, TRIAL, Isolation
+from p2p.isolation import PROBATION_FIRST
 from p2p.messages import Announce, Description, Join, Origin, Publish
 from p2p.scheduler import Scheduler, Settings
 
@@ -251,79 +251,6 @@ def test_a_dead_parent_is_replaced_at_once() -> None:
     assert len(child.parents) == 4
 
 
-def test_where_sites_are_small_one_parent_is_from_elsewhere() -> None:
-    swarm = Hosts()
-    hosts = [swarm.add(n, idc=f"site{n % 6}") for n in range(1, 19)]
-    for host in hosts:
-        swarm.join(host, bulk=True)
-    swarm.wait(0.3)
-    idc = {host.id: f"site{n % 6}" for n, host in enumerate(hosts, 1)}
-    for host in hosts:
-        assert any(idc[parent] != idc[host.id] for parent in host.parents)
-
-
-def sites(swarm: Hosts) -> tuple[list[Told], list[Told]]:
-    """Return the hosts of two sites that have joined in turn."""
-    hosts = [swarm.add(n, idc="east" if n % 2 else "west") for n in range(1, 25)]
-    for host in hosts:
-        swarm.join(host, bulk=True)
-    swarm.wait(0.3)
-    return hosts[::2], hosts[1::2]
-
-
-def test_a_site_that_is_large_enough_keeps_to_itself() -> None:
-    for site in sites(Hosts()):
-        for host in site:
-            assert set(host.parents) <= {other.id for other in site}
-            assert len(host.parents) == 4
-
-
-def test_a_piece_crosses_to_another_site_once() -> None:
-    swarm = Hosts(pieces=64)
-    east, west = sites(swarm)
-    holder = next(host for host in east if host.grants)
-    piece = next(iter(holder.grants))
-    assert not any(piece in host.grants for host in west)
-    swarm.held(holder, 1 << piece)
-    takers = [host for host in west if piece in host.grants]
-    assert [taker.grants[piece] for taker in takers] == [holder.id]
-    swarm.wait(0.3)
-    assert [host for host in west if piece in host.grants] == takers
-    swarm.held(takers[0], 1 << piece)
-    swarm.wait(0.3)
-    assert not any(piece in host.grants for host in east + west)
-
-
-def test_a_seed_gives_to_its_own_site_first() -> None:
-    swarm = Hosts(pieces=64)
-    swarm.add(99, "seed", idc="west")
-    east, west = sites(swarm)
-    for host in [*east, *west]:
-        if host.grants:
-            swarm.tell(host, messages.Return(1, [min(host.grants), max(host.grants) + 1], ""))
-            host.grants.clear()
-    swarm.wait(0.3)
-    assert any(host.grants for host in west)
-    assert not any(host.grants for host in east)
-
-
-def test_a_piece_that_did_not_cross_is_given_to_another() -> None:
-    swarm = Hosts(pieces=64)
-    east, west = sites(swarm)
-    holder = next(host for host in east if host.grants)
-    piece = next(iter(holder.grants))
-    swarm.held(holder, 1 << piece)
-    (taker,) = [host for host in west if piece in host.grants]
-    swarm.gone(taker)
-    west.remove(taker)
-    swarm.wait(0.3)
-    (other,) = [host for host in west if piece in host.grants]
-    assert other.grants[piece] == holder.id
-    swarm.gone(holder)
-    swarm.wait(0.3)
-    assert next(host.grants[piece] for host in east + west if piece in host.grants) is None
-
-
 def test_the_older_formula_can_be_had() -> None:
     swarm = Hosts(settings=Settings(evaluator=V2_1))
     full, empty, child = swarm.add(1), swarm.add(2), swarm.add(3)
@@ -341,103 +268,6 @@ def test_the_older_formula_can_be_had() -> None:
 
 
 # Who is set aside
-
-
-def test_one_liar_bans_nobody_and_two_witnesses_do() -> None:
-    isolation = Isolation()
-    assert isolation.corrupt(A, B, 0.0) is None
-    assert isolation.corrupt(A, B, 1.0) is None
-    sentence = isolation.corrupt(A, C, 2.0)
-    assert sentence is not None
-    assert (sentence.reason, sentence.until) == ("corrupt", 2.0 + PROBATION_FIRST)
-
-
-def test_a_child_that_accuses_everybody_alone_is_not_listened_to() -> None:
-    isolation = Isolation()
-    for number in range(10, 14):
-        isolation.corrupt(bytes([number]) * 16, B, 0.0)
-    assert isolation.corrupt(A, B, 1.0) is None
-    assert isolation.corrupt(A, C, 1.0) is None
-    assert isolation.corrupt(A, D, 1.0) is not None
-
-
-def test_probation_doubles_ends_and_is_forgotten() -> None:
-    isolation = Isolation()
-    now = 0.0
-    lengths = []
-    for _ in range(3):
-        isolation.corrupt(A, B, now)
-        sentence = isolation.corrupt(A, C, now)
-        assert sentence is not None
-        lengths.append(sentence.until - now)
-        now = sentence.until
-        assert isolation.ended(now) == [A]
-    assert lengths == [PROBATION_FIRST, 2 * PROBATION_FIRST, 4 * PROBATION_FIRST]
-    now += FORGIVEN_AFTER + 1
-    isolation.corrupt(A, B, now)
-    again = isolation.corrupt(A, C, now)
-    assert again is not None
-    assert again.until - now == PROBATION_FIRST
-
-
-def test_slow_is_what_two_children_find_slow_within_a_minute() -> None:
-    isolation = Isolation()
-    for child, timeouts, when in ((B, 5, 0.0), (C, 2, 1.0), (C, 2, 90.0), (B, 3, 91.0)):
-        isolation.late(A, child, timeouts, when)
-        assert isolation.due() == float("inf")
-    isolation.late(A, C, 2, 92.0)
-    assert isolation.due() == 92.0 + TRIAL
-    assert isolation.judged(10, 92.5) == []
-    ((parent, sentence),) = isolation.judged(10, 92.0 + TRIAL)
-    assert (parent, sentence.reason) == (A, "slow")
-
-
-def test_who_serves_again_before_the_sentence_is_not_slow() -> None:
-    isolation = Isolation()
-    for child in (B, C):
-        isolation.late(A, child, 3, 0.0)
-    isolation.served(A, B)
-    assert isolation.judged(10, TRIAL) == []
-    assert isolation.due() == float("inf")
-
-
-def test_hollow_is_what_two_children_find_hollow() -> None:
-    isolation = Isolation()
-    isolation.hollow(A, B, 0.0)
-    isolation.hollow(A, B, 1.0)
-    assert isolation.due() == float("inf")
-    isolation.hollow(A, C, 2.0)
-    ((parent, sentence),) = isolation.judged(10, 2.0 + TRIAL)
-    assert (parent, sentence.reason) == (A, "hollow")
-
-
-def test_who_finds_all_its_parents_hollow_asks_for_what_is_not_there() -> None:
-    isolation = Isolation()
-    for parent in (A, D, bytes([9]) * 16):
-        for child in (B, C):
-            isolation.hollow(parent, child, 0.0)
-    assert isolation.judged(10, TRIAL) == []
-
-
-def test_where_many_accuse_many_at_once_the_network_is_to_blame() -> None:
-    hosts = [bytes([number]) * 16 for number in range(20)]
-    isolation = Isolation()
-    for place, parent in enumerate(hosts[:10]):
-        for child in (hosts[10 + place], hosts[10 + (place + 1) % 10]):
-            isolation.late(parent, child, 3, 0.1 * place)
-    assert isolation.judged(20, 2.0) == []
-    for child in hosts[10:]:
-        isolation.late(hosts[0], child, 3, 60.0)
-    assert [parent for parent, _ in isolation.judged(20, 60.0 + TRIAL)] == [hosts[0]]
-
-
-def test_one_child_that_accuses_everybody_protects_nobody() -> None:
-    hosts = [bytes([number]) * 16 for number in range(20)]
-    isolation = Isolation()
-    for parent in hosts[1:]:
-        isolation.late(parent, hosts[0], 3, 0.0)
-    isolation.late(hosts[1], hosts[2], 3, 0.0)
-    assert [parent for parent, _ in isolation.judged(20, TRIAL)] == [hosts[1]]
 
 
 def test_who_is_set_aside_loses_children_and_grants_and_comes_back() -> None:
