@@ -15,7 +15,7 @@ from p2p.resource import HostState, PeerState, Task
 from p2p.scheduler import Settings
 
 PIECES = 24
-LIMITS = Limits(candidate_parents=3, filter_parents=5, peer_load=3, seed_load=4)
+LIMITS = Limits(candidate_parents=2, filter_parents=5, peer_load=3, seed_load=4)
 
 picks = st.integers(0, 1 << 30)
 bitmaps = st.integers(0, (1 << PIECES) - 1)
@@ -37,7 +37,10 @@ class Watched(Hosts):
             assert all(self.scheduler.hosts[each].uploads for each in given)
         elif isinstance(body, messages.Grant):
             assert runs.bitmap(body.pieces) & ~((1 << PIECES) - 1) == 0
-            assert body.source is None or self.hosts[body.source.host].kind == "seed"
+            if body.source is not None and self.hosts[body.source.host].kind != "seed":
+                holder = self.hosts[body.source.host]
+                assert holder is not host
+                assert runs.bitmap(body.pieces) & ~holder.held == 0
         super().hear(host, body)
 
 
@@ -49,11 +52,15 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     # What hosts do
 
-    @precondition(lambda self: len(self.swarm.hosts) < 8)
-    @rule(kind=st.sampled_from(["peer", "peer", "peer", "seed"]), uploads=st.booleans())
-    def arrives(self, kind: str, uploads: bool) -> None:
+    @precondition(lambda self: len(self.swarm.hosts) < 10)
+    @rule(
+        kind=st.sampled_from(["peer", "peer", "peer", "seed"]),
+        uploads=st.booleans(),
+        idc=st.sampled_from(["", "here", "there"]),
+    )
+    def arrives(self, kind: str, uploads: bool, idc: str) -> None:
         self.count += 1
-        self.swarm.add(self.count, kind, uploads or kind == "seed")
+        self.swarm.add(self.count, kind, uploads or kind == "seed", idc)
 
     @rule(pick=picks, have=bitmaps, some=st.booleans(), bulk=st.booleans())
     def joins(self, pick: int, have: int, some: bool, bulk: bool) -> None:
@@ -254,4 +261,4 @@ class SchedulerMachine(RuleBasedStateMachine):
 
 
 TestScheduler = SchedulerMachine.TestCase
-TestScheduler.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestScheduler.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
