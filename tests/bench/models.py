@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +29,7 @@ import click
 from fixtures.link import parse_rate
 from fixtures.weights import write_gguf, write_safetensors
 
-from .reading import mounted, read_all, served
+from .reading import mounted, read_all
 from .side_by_side import Table, drop_caches, naiad, seconds
 
 DELAY = "10ms"
@@ -138,19 +140,28 @@ def load(kind: str, folder: Path) -> Load:
     return Load(**json.loads(done.stdout))
 
 
-class Bench:
-    """One workload's files, image and server."""
+class Files:
+    """What several workloads load: files, and an image of them."""
 
-    def __init__(self, folder: Path, workload: Workload, size: int) -> None:
+    def __init__(self, folder: Path, make: Callable[[Path, int], None], size: int) -> None:
         self.folder = folder
-        self.kind = workload.kind
         self.local = folder / "local"
         self.local.mkdir()
-        workload.make(self.local, size)
+        make(self.local, size)
         self.size = sum(path.stat().st_size for path in self.local.iterdir())
         naiad("build", str(self.local), str(folder / "image"))
-        self.truth = load(self.kind, self.local).digest
+
+
+class Bench:
+    """One workload on its files."""
+
+    def __init__(self, files: Files, kind: str) -> None:
+        self.folder, self.local, self.size = files.folder, files.local, files.size
+        self.kind = kind
+        self.truth = load(kind, self.local).digest
         self.first: list[float] = []
+        self.spent: list[float] = []
+        """CPU time of the daemon, in seconds per GB."""
 
     def lazily(self, url: str) -> float:
         """Seconds of a load from a mount whose cache is empty."""
@@ -158,7 +169,10 @@ class Bench:
         shutil.rmtree(cache, ignore_errors=True)
         self._settle()
         with mounted(f"{url}/image", self.folder / "mnt", cache, "--prefetch", "none") as root:
+            daemon = int(json.loads(naiad("status", "--json", str(root)))[0]["daemon"])
+            before = _cpu_time(daemon)
             found = self._checked(load(self.kind, root))
+            self.spent.append((_cpu_time(daemon) - before) / self.size * 1e9)
         self.first.append(found.first)
         return found.total
 
@@ -173,6 +187,12 @@ class Bench:
         spent += self._checked(load(self.kind, copy)).total
         shutil.rmtree(copy)
         return spent
+
+    def passed(self, url: str) -> float:
+        """Seconds of ``curl -o /dev/null``: what the link and its two ends take here."""
+        self._settle()
+        names = sorted(path.name for path in self.local.iterdir())
+        return seconds(lambda: _curl(f"{url}/local", names, None))
 
     def again(self) -> tuple[float, int]:
         """Seconds of a second load, and the READs that reached the daemon meanwhile."""
@@ -200,42 +220,52 @@ def _reads(root: Path) -> int:
     return int(json.loads(naiad("status", "--json", str(root)))[0]["reads"])
 
 
-def _curl(url: str, names: Sequence[str], out: Path) -> None:
+def _cpu_time(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _curl(url: str, names: Sequence[str], out: Path | None) -> None:
     for name in names:
-        subprocess.run(["curl", "-sf", "-o", str(out / name), f"{url}/{name}"], check=True)
+        place = "/dev/null" if out is None else str(out / name)
+        subprocess.run(["curl", "-sf", "-o", place, f"{url}/{name}"], check=True)
 
 
 @contextmanager
-def linked(url: str, rate: str) -> Iterator[str]:
-    """Put a link before the server at *url*; yields the url of its near end."""
-    server = url.removeprefix("http://")
-    words = [sys.executable, "-m", "fixtures.link", server, "--rate", rate, "--delay", DELAY]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as link:
+def served(folder: Path, rate: str) -> Iterator[str]:
+    """Serve *folder* at the far end of a link; yields its url.
+
+    A process between the two would take a third of a core from them at 10 Gbit/s.
+    """
+    words = [sys.executable, "-m", "fixtures.rangeserver", str(folder)]
+    words += ["--rate", rate, "--delay", DELAY]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as server:
         try:
-            assert link.stdout is not None
-            yield link.stdout.readline().strip()
+            assert server.stdout is not None
+            yield server.stdout.readline().strip()
         finally:
-            link.terminate()
+            server.terminate()
 
 
 def rows(table: Table, bench: Bench, what: str, links: Sequence[str]) -> None:
     """Measure one workload over all links, and its second load."""
-    with ExitStack() as stack:
-        url = stack.enter_context(served(bench.folder))
-        for rate in links:
-            near = stack.enter_context(linked(url, rate))
+    for rate in links:
+        with served(bench.folder, rate) as url:
             floor = bench.size / parse_rate(rate)
             bench.first.clear()
+            bench.spent.clear()
             table.row(
                 f"{what}, {rate}",
                 "s",
                 {
-                    "naiad": partial(bench.lazily, near),
+                    "naiad": partial(bench.lazily, url),
+                    "curl, then load": partial(bench.downloaded, url),
+                    "curl, thrown away": partial(bench.passed, url),
                     "floor": partial(float, floor),
-                    "curl, then load": partial(bench.downloaded, near),
                 },
             )
-            print(f"    first tensor {sorted(bench.first)[len(bench.first) // 2]:.3f} s")
+        first, spent = statistics.median(bench.first), statistics.median(bench.spent)
+        print(f"    first tensor {first:.3f} s, CPU time of the daemon {spent:.2f} s per GB")
     reads: list[int] = []
 
     def again() -> float:
@@ -254,24 +284,34 @@ def rows(table: Table, bench: Bench, what: str, links: Sequence[str]) -> None:
 @click.option("--runs", default=3)
 @click.option("--mb", default=940)
 @click.option("--link", "links", multiple=True, default=("1gbit", "10gbit"))
-@click.option("--only", default="", help="Rows whose name has this in it.")
+@click.option("--only", multiple=True, help="Rows whose name has this in it; repeatable.")
 @click.option("--json", "out", type=click.Path(path_type=Path))
 def main(
-    folder: Path, runs: int, mb: int, links: Sequence[str], only: str, out: Path | None
+    folder: Path, runs: int, mb: int, links: Sequence[str], only: Sequence[str], out: Path | None
 ) -> None:
     """Print the rows."""
     table = Table(runs, out)
-    for workload in WORKLOADS:
-        if only not in workload.what:
-            continue
+    chosen = [one for one in WORKLOADS if not only or any(part in one.what for part in only)]
+    for make in dict.fromkeys(one.make for one in chosen):
         with tempfile.TemporaryDirectory(prefix="naiad-bench-", dir=folder) as scratch:
             try:
-                bench = Bench(Path(scratch), workload, mb * 1_000_000)
+                files = Files(Path(scratch), make, mb * 1_000_000)
             except ModuleNotFoundError as exc:
-                print(f"{workload.what}: left out, {exc}")
+                print(f"{make.__name__}: left out, {exc}")
                 continue
-            rows(table, bench, workload.what, links)
+            for one in chosen:
+                if one.make is make:
+                    _measure(table, files, one, links)
     table.write()
+
+
+def _measure(table: Table, files: Files, workload: Workload, links: Sequence[str]) -> None:
+    try:
+        bench = Bench(files, workload.kind)
+    except subprocess.CalledProcessError:
+        print(f"{workload.what}: left out, its loader is not installed")
+        return
+    rows(table, bench, workload.what, links)
 
 
 if __name__ == "__main__":
