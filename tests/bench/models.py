@@ -3,9 +3,9 @@
     python -m tests.bench.models [--runs 3] [--mb 940] [--link 1gbit] [--only ROW] [--json FILE]
                                  [FOLDER]
 
-Loaders are those of `tests.bench.loaders`, the link is `fixtures.link`: the rate and 10 ms there
-and back. The floor is bytes by rate. Every load's result is compared with the local files' digest.
-Needs root, curl, the ``bench`` extra, and about 5 times the size in FOLDER.
+Loaders are those of `tests.bench.loaders`. The link is in the server, `fixtures.rangeserver`: the
+rate and 10 ms there and back. The floor is bytes by rate. Every load's result is compared with the
+local files' digest. Needs root, curl, the ``bench`` extra, and about 5 times the size in FOLDER.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ class Bench:
         """Seconds of a load from a mount whose cache is empty."""
         cache = self.folder / "cache"
         shutil.rmtree(cache, ignore_errors=True)
-        self._settle()
+        self._settle(self.folder / "image/blobs")
         with mounted(f"{url}/image", self.folder / "mnt", cache, "--prefetch", "none") as root:
             daemon = int(json.loads(naiad("status", "--json", str(root)))[0]["daemon"])
             before = _cpu_time(daemon)
@@ -181,18 +181,12 @@ class Bench:
         copy = self.folder / "copy"
         shutil.rmtree(copy, ignore_errors=True)
         copy.mkdir()
-        self._settle()
+        self._settle(self.local)
         names = sorted(path.name for path in self.local.iterdir())
         spent = seconds(lambda: _curl(f"{url}/local", names, copy))
         spent += self._checked(load(self.kind, copy)).total
         shutil.rmtree(copy)
         return spent
-
-    def passed(self, url: str) -> float:
-        """Seconds of ``curl -o /dev/null``: what the link and its two ends take here."""
-        self._settle()
-        names = sorted(path.name for path in self.local.iterdir())
-        return seconds(lambda: _curl(f"{url}/local", names, None))
 
     def again(self) -> tuple[float, int]:
         """Seconds of a second load, and the READs that reached the daemon meanwhile."""
@@ -203,12 +197,11 @@ class Bench:
             found = self._checked(load(self.kind, root))
             return found.total, _reads(root) - before
 
-    def _settle(self) -> None:
+    def _settle(self, sent: Path) -> None:
         """Have nothing in the page cache but what the server sends."""
         drop_caches()
-        for path in (self.folder / "image/blobs", self.local):
-            for file in path.iterdir():
-                read_all(file)
+        for file in sent.iterdir():
+            read_all(file)
 
     def _checked(self, found: Load) -> Load:
         if found.digest != self.truth:
@@ -247,8 +240,22 @@ def served(folder: Path, rate: str) -> Iterator[str]:
             server.terminate()
 
 
+def alone(table: Table, files: Files, rate: str) -> None:
+    """Measure what a link and its two ends take here."""
+    names = sorted(path.name for path in files.local.iterdir())
+    with served(files.folder, rate) as url:
+        table.row(
+            f"{files.size / 1e6:.0f} MB thrown away, {rate}",
+            "s",
+            {
+                "curl": lambda: seconds(lambda: _curl(f"{url}/local", names, None)),
+                "floor": lambda: files.size / parse_rate(rate),
+            },
+        )
+
+
 def rows(table: Table, bench: Bench, what: str, links: Sequence[str]) -> None:
-    """Measure one workload over all links, and its second load."""
+    """Measure one workload over all links."""
     for rate in links:
         with served(bench.folder, rate) as url:
             floor = bench.size / parse_rate(rate)
@@ -260,12 +267,15 @@ def rows(table: Table, bench: Bench, what: str, links: Sequence[str]) -> None:
                 {
                     "naiad": partial(bench.lazily, url),
                     "curl, then load": partial(bench.downloaded, url),
-                    "curl, thrown away": partial(bench.passed, url),
                     "floor": partial(float, floor),
                 },
             )
         first, spent = statistics.median(bench.first), statistics.median(bench.spent)
         print(f"    first tensor {first:.3f} s, CPU time of the daemon {spent:.2f} s per GB")
+
+
+def second(table: Table, bench: Bench, what: str) -> None:
+    """Measure a second load from one mount."""
     reads: list[int] = []
 
     def again() -> float:
@@ -273,7 +283,8 @@ def rows(table: Table, bench: Bench, what: str, links: Sequence[str]) -> None:
         reads.append(count)
         return spent
 
-    load(bench.kind, bench.local)
+    for file in bench.local.iterdir():
+        read_all(file)
     local = {"naiad": again, "ext4": lambda: load(bench.kind, bench.local).total}
     table.row(f"{what}, second load", "s", local)
     print(f"    READs of data in the second load: {max(reads)}")
@@ -299,6 +310,8 @@ def main(
             except ModuleNotFoundError as exc:
                 print(f"{make.__name__}: left out, {exc}")
                 continue
+            for rate in links:
+                alone(table, files, rate)
             for one in chosen:
                 if one.make is make:
                     _measure(table, files, one, links)
@@ -312,6 +325,7 @@ def _measure(table: Table, files: Files, workload: Workload, links: Sequence[str
         print(f"{workload.what}: left out, its loader is not installed")
         return
     rows(table, bench, workload.what, links)
+    second(table, bench, workload.what)
 
 
 if __name__ == "__main__":
