@@ -33,8 +33,9 @@ FIRST_LEVEL, LAST_LEVEL = 4 << 20, 256 << 20
 """Bytes that are brought on the strength of one READ: where a file was only seen to be read in
 order, and at most. A quarter of the level lies between two pages left out."""
 
-ASKED = 32
-"""Steps under way at once: more than any fetcher has on the wire ahead of readers."""
+ASKED = 64
+"""Steps under way at once: more than any fetcher has on the wire ahead of readers, and as many that
+wait for the threads that push."""
 
 PLACES = 16
 """Places followed at once."""

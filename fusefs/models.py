@@ -43,7 +43,10 @@ def kind_of(head: Buffer) -> Kind | None:
     return None
 
 
-_SUFFIXES = (b".safetensors", b".gguf", b".pt", b".pth", b".ckpt")
+_SUFFIXES = (
+    *(b".safetensors", b".gguf", b".ggml", b".pt", b".pth", b".ckpt", b".bin"),
+    *(b".npy", b".npz", b".onnx", b".h5", b".msgpack"),
+)
 
 _INODES = 4096
 """An image of more is a file system with a model in it."""

@@ -49,7 +49,7 @@ logger = logging.getLogger(__name__)
 PUSHERS = 2
 """Threads that push. One copies 3 GB/s; the second is for when the first one waits for a page."""
 
-BATCH = 4
+BATCH = 8
 """Steps that are pushed at once: going to a thread and back costs as much as a step's copy."""
 
 LINGER = 0.002
@@ -267,11 +267,12 @@ class PageCache:
             try:
                 for step in batch:
                     self._add(lot, *step)
+                # Before the push, which takes milliseconds: the link must not wait for it.
+                for node, feed in {node: feed for node, feed, _ in batch}.items():
+                    self._ask(node, feed)
                 await self._push(lot)
             finally:
                 lot.close()
-            for node, feed, _ in batch:
-                self._ask(node, feed)
 
     def _add(self, lot: Lot, node: int, feed: Feed, step: int) -> None:
         """Borrow what there is to push of a step; it is idle again where it is not all here."""

@@ -35,7 +35,7 @@ STREAMS = 8
 BULK = 4 << 20
 """Bytes of a window from which a file is read on, most likely, and is better fed as a whole."""
 
-STRAYS, STRAY_EVERY = 16, 64 << 20
+STRAYS, STRAY_EVERY = 8, 128 << 20
 """Reads that adjoin nothing, and bytes of the file for each of them, from which it is as if all of
 it was wanted: a reader of scattered rows waits for each one alone."""
 

@@ -17,7 +17,7 @@ from fixtures.mounting import until
 from fixtures.sketch import Sketch
 from fixtures.weights import safetensors
 from fusefs.behind import SOON
-from fusefs.feed import ASKED, STEP
+from fusefs.feed import STEP
 from fusefs.pagecache import PageCache
 from fusefs.vfs import ROOT, Image, Vfs
 from rafs import Bootstrap
@@ -154,7 +154,7 @@ async def test_a_closed_file_gets_no_more(session: Session) -> None:
     session.pagecache.opened(node)
     session.pagecache.opened(node)
     session.read(b"model", 0, 4096)
-    assert len(session.reader.expected) >= ASKED
+    assert len(session.reader.expected) >= 37
     session.pagecache.closed(node)
     session.reader.arrive()
     await wait_all_tasks_blocked(0.01)
@@ -189,7 +189,7 @@ async def test_what_the_source_cannot_give_is_left_to_readers(session: Session) 
     while session.reader.expected:
         session.reader.arrive()
     await session.settle()
-    assert len(session.kernel.pushed) == ASKED - 1
+    assert len(session.kernel.pushed) == 37 - 1
     session.read(b"model", 0, 1)
     await session.settle()
     assert session.kernel.pages[4096:] == MODEL[4096:]
@@ -209,7 +209,7 @@ async def test_where_there_is_no_room_to_fetch_it_is_tried_again(session: Sessio
     assert session.reader.expected == []
     session.reader.room = 1 << 20
     await trio.sleep(1)
-    assert len(session.reader.expected) >= ASKED
+    assert len(session.reader.expected) >= 37
 
 
 async def test_pushes_that_are_stuck_block_neither_loop_nor_end(
