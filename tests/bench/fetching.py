@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import random
 import resource
 import statistics
@@ -21,7 +22,7 @@ import time
 from pathlib import Path
 
 from cli.options import parse_size
-from fixtures.site import Plan, Site
+from fixtures.site import Plan, Site, machine_cpu
 
 _ROOT = Path(__file__).parents[2]
 _STEP = 10 << 20
@@ -72,18 +73,19 @@ def _once(asked: argparse.Namespace, site: Site, digest: str) -> tuple[float, fl
     for each in running:  # on ten machines nobody would wait for the others' imports
         assert each.stdout is not None
         each.stdout.readline()
-    start, used = time.monotonic(), _children()
+    start, used, busy = time.monotonic(), _children(), machine_cpu()
     for each in running:
         assert each.stdin is not None
         each.stdin.write("go\n")
         each.stdin.flush()
     said = [json.loads(each.communicate()[0]) for each in running]
-    last = time.monotonic() - start
+    last, busy = time.monotonic() - start, machine_cpu() - busy
     origin = (_sent(site) - before) / asked.size
     print(
         f"curl {alone:.2f} s   last {last:.2f} s ({last / alone:.2f}x)   origin {origin:.3f}x   "
         f"from peers {sum(each['bytes']['peer'] for each in said) / asked.size:.2f}x   "
-        f"CPU of the fetches, with their start {_children() - used:.1f} s",
+        f"CPU of the fetches, with their start {_children() - used:.1f} s   "
+        f"the machine {busy:.1f} of {last * (os.cpu_count() or 1):.1f} s",
         flush=True,
     )
     return last / alone, origin

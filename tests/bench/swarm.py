@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import shutil
 import statistics
@@ -18,7 +19,7 @@ import tempfile
 from pathlib import Path
 
 from cli.options import parse_size
-from fixtures.site import Plan, Site, digest_of
+from fixtures.site import Plan, Site, digest_of, machine_cpu
 
 _FILE = 10 << 20
 
@@ -56,9 +57,9 @@ def run(asked: argparse.Namespace, folder: Path) -> None:
             alone = site.curl(asked.size)
             site.log_level = asked.log_level
             site.mount_all("--prefetch", "none", "--driver", "fuse")
-            before, spent = site.origin_sent(), site.cpu()
+            before, spent, busy = site.origin_sent(), site.cpu(), machine_cpu()
             seconds = site.read_all().wait().seconds if asked.lazy else site.warm_all(asked.size)
-            last = max(seconds)
+            last, busy = max(seconds), machine_cpu() - busy
             cpu = {name: value - spent[name] for name, value in site.cpu().items()}
             sent = site.origin_sent() - before
             if asked.keep_logs:
@@ -75,7 +76,8 @@ def run(asked: argparse.Namespace, folder: Path) -> None:
                 flush=True,
             )
             print(
-                "   CPU: " + "   ".join(f"{name} {value:.1f} s" for name, value in cpu.items()),
+                "   CPU: " + "   ".join(f"{name} {value:.1f} s" for name, value in cpu.items())
+                + f"   the machine {busy:.1f} of {last * (os.cpu_count() or 1):.1f} s",
                 flush=True,
             )
     print(
