@@ -266,11 +266,8 @@ class _Receiver:
         """Fill *into*, first from what is in the buffer."""
         done = min(len(into), self._stop - self._start)
         into[:done] = self._take(done)
-        while done < len(into):
-            count = await self._line.receive_into(into[done:])
-            if not count:
-                raise Gone("it hung up in the middle of a frame")
-            done += count
+        if done < len(into):
+            await self._line.fill(into[done:])
 
     async def _skip(self, size: int) -> None:
         while size:
