@@ -26,7 +26,7 @@ from chunkstore.outfile import Going, unfinished
 from .asking import known_state
 from .filedownload import FileDownload, describe
 from .filestore import FileStore
-from .filetask import PIECE_SIZE, FileTask, version
+from .filetask import FileTask, version
 from .origin import FromOrigin, probed
 from .swarm import Swarm
 
@@ -89,7 +89,7 @@ class Fetching:
         store = self._store
         if store is None:
             return 0
-        done = len(store.ready) * PIECE_SIZE
+        done = len(store.ready) * store.version.piece_size
         length = store.version.length
         return done if length is None else min(done, length)
 

@@ -34,7 +34,7 @@ from chunkstore.keeper import Keeper
 from chunkstore.shelf import Shelf
 from chunkstore.wanted import key_of
 
-from .filetask import PIECE_SIZE, Digests, Version
+from .filetask import Digests, Version
 
 _MAGIC = b"naiadfil"
 _HEAD = struct.Struct("<8sI")
@@ -136,7 +136,7 @@ class FileStore:
         assert self.shelf is not None
         if self.version.in_order and not self.shelf.shared.admits(chunk):
             count = max(_GROWTH, 2 * chunk.index)
-            size = count * PIECE_SIZE
+            size = count * self.version.piece_size
             self.shelf.shared.grow(Blob(self.version.blob_id, size, size, count))
 
     def has(self, piece: int) -> bool:

@@ -18,12 +18,12 @@ from chunkstore.origins.url import State, UrlFile
 from chunkstore.retrying import FIRST_PAUSE, LONGEST_PAUSE, Retrying
 
 from .filestore import FileStore
-from .filetask import PIECE_SIZE
+from .filetask import LARGE_PIECE_SIZE
 
 SPAN_SIZE = 8 << 20
 """Bytes of one range: a request and a redirect or two are then cheap at 100 ms."""
 
-BATCH = 64 * SPAN_SIZE // PIECE_SIZE
+BATCH = 512
 """Pieces that are asked for at a time."""
 
 _UNKNOWN = Digest(Algorithm.BLAKE3, bytes(32))
@@ -89,8 +89,8 @@ class FromOrigin:
         store = self.store
 
         async def take(piece: int, part: Buffer) -> None:
-            if len(part) < PIECE_SIZE and store.version.length is None:
-                store.ended(piece * PIECE_SIZE + len(part))
+            if len(part) < LARGE_PIECE_SIZE and store.version.length is None:
+                store.ended(piece * LARGE_PIECE_SIZE + len(part))
             self._ledger.add("origin", stored_size=len(part))
             if not store.has(piece):
                 await self._keep(piece, part)
@@ -98,7 +98,7 @@ class FromOrigin:
             elif Digest.of(part).raw != store.digests.raw(piece):
                 raise Changed(f"{self._file!r}: piece {piece} is not what it was a moment ago")
 
-        length = await self._file.stream(take, PIECE_SIZE)
+        length = await self._file.stream(take, LARGE_PIECE_SIZE)
         if store.version.length is None:
             store.ended(length)
 

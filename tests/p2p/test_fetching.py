@@ -33,7 +33,7 @@ from p2p.fetching import CHANGES, Fetching
 from p2p.filestore import label
 from p2p.filetask import PIECE_SIZE, FileTask
 
-FILE = random.Random(5).randbytes(20 * PIECE_SIZE + 12345)
+FILE = random.Random(5).randbytes(80 * PIECE_SIZE + 12345)
 """Three ranges of 8 MiB."""
 OTHER = random.Random(6).randbytes(len(FILE))
 SMALL = FILE[: PIECE_SIZE + 5]

@@ -7,7 +7,7 @@ from hypothesis import given
 from chunkstore import Digest, Malformed
 from chunkstore.http import Url
 from chunkstore.origins.url import State
-from p2p.filetask import MOST_PIECES, PIECE_SIZE, Digests, FileTask, Version, version
+from p2p.filetask import MOST_PIECES, MOST_SIZE, PIECE_SIZE, Digests, FileTask, Version, version
 
 TASK = bytes(range(32))
 SIG = frozenset({"sig"})
@@ -96,9 +96,9 @@ def test_pieces_cover_a_file_without_gap(length: int) -> None:
 
 
 def test_a_file_of_more_than_16_tib_is_refused() -> None:
-    Version(TASK, MOST_PIECES * PIECE_SIZE, "").blob()
+    Version(TASK, MOST_SIZE, "").blob()
     with pytest.raises(Malformed, match="16 TiB"):
-        Version(TASK, MOST_PIECES * PIECE_SIZE + 1, "")
+        Version(TASK, MOST_SIZE + 1, "")
 
 
 @given(
