@@ -39,8 +39,9 @@ from .wire import Request
 
 logger = logging.getLogger(__name__)
 
-WORKERS = 8
-"""Fetches of one task side by side."""
+WORKERS = 3
+"""Fetches of one task side by side. What waits meanwhile is fetched together, in order: so the next
+piece is here soon, where eight at once would all come late (1 MiB over 100 Mbit/s: 0.7 s)."""
 
 MOST_TASKS = 256
 """Stores that are open; the longest unused is closed for another."""
