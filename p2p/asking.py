@@ -8,6 +8,7 @@ import trio
 
 from chunkstore.origins.url import State
 
+from .control import nobody
 from .filetask import FileTask
 from .messages import Body, Changed, Description, Join
 from .swarm import Swarm
@@ -21,7 +22,7 @@ class Asking:
 
     def __init__(self, handle: int, task: FileTask) -> None:
         self.handle = handle
-        self.told: Callable[[Body], None] = _nobody
+        self.told: Callable[[Body], None] = nobody
         self.name = task.id
         self.answered = trio.Event()
         self.state: State | None = None
@@ -55,7 +56,3 @@ async def known_state(swarm: Swarm, task: FileTask) -> State | None:
     finally:
         swarm.control.remove(asking)
     return asking.state
-
-
-def _nobody(_body: Body) -> None:
-    """Tell nobody."""

@@ -17,6 +17,9 @@ class Patience:
     total: int = 5
     """Requests open at once, at first and at least."""
     total_most: int = 64
+    slow: float = 0.2
+    """Seconds for a piece from which one less is open: what comes beside others comes later, and
+    cannot be passed on meanwhile."""
     reader: float = 0.5
     """Seconds without a word of the scheduler before a reader's piece comes from the origin."""
     others: float = 5.0
@@ -43,6 +46,10 @@ class Patience:
     """Seconds with nothing open at all after which the scheduler is told what is missing."""
     looked_at: int = 128
     """Pieces asked for ahead that are looked at each time."""
+
+    def opens(self, latency: float) -> int:
+        """Return how many requests to have open at least where answers take *latency*."""
+        return self.total - (latency > self.slow)
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,7 +177,7 @@ class _Link(Deaf):
         """Take part in it here no longer."""
         if self._downloads.pop(download.handle, None) and self._session is not None:
             self._session.tell(Leave(download.handle))
-        download.told = _nobody
+        download.told = nobody
 
     def announce(self) -> None:
         """Say what this host is."""
@@ -242,5 +242,5 @@ def _schedules(hello: Hello) -> bool:
     return hello.kind == Role.SCHEDULER.value or SCHEDULES in hello.features
 
 
-def _nobody(body: Body) -> None:
+def nobody(body: Body) -> None:
     """Tell nobody."""

@@ -14,82 +14,38 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
-from dataclasses import dataclass, field
 from random import Random
 
 import msgspec
 import trio
 
 from chunkstore import (
-    Blob,
     Buffer,
     Chunk,
     ChunkSource,
     ChunkstoreError,
     Corrupt,
-    Deliver,
     Missing,
     Refused,
     Unreachable,
 )
 
 from .choosing import READER, Ask, Choice, Chooser
+from .control import nobody
 from .holdings import Holding
 from .messages import Body, Complaint, Description, Failed, Have, Parent
-from .packing import pays, unpack
 from .parents import Neighbour, Parents
-from .wire import Kind, Priority, Request
+from .ticket import Ticket
+from .wire import Kind
+from .wishes import Everything, Wish, Wishes
 
 logger = logging.getLogger(__name__)
 
 TRIES = 3
 """Failures of the origin after which a chunk that no parent has is given up."""
 
-Told = Callable[[Body], None]
-"""Passes a message on to the scheduler of a task, if there is a session with it."""
 
-
-@dataclass(slots=True, eq=False)
-class Wish:
-    """A chunk that is to come."""
-
-    blob: Blob
-    chunk: Chunk
-    deliver: Deliver
-    origin: ChunkSource
-    counted: Callable[[int, int], None]
-    """Told the bytes of a chunk that a peer gave, and those of them that came over the wire."""
-    known: bool = True
-    """Its digest is; else it can be had from the source only."""
-    done: trio.Event = field(default_factory=trio.Event)
-    failure: ChunkstoreError | None = None
-    failures: int = 0
-    """Of the origin."""
-
-    def end(self, failure: ChunkstoreError | None = None) -> None:
-        """Let whoever waits go on."""
-        if not self.done.is_set():
-            self.failure = failure
-            self.done.set()
-
-
-@dataclass(frozen=True, slots=True)
-class Everything:
-    """All of a task's chunks, to be had whether or not anybody asks."""
-
-    blob: Blob
-    chunks: Sequence[Chunk]
-    """By their index."""
-    deliver: Deliver
-    origin: ChunkSource
-    counted: Callable[[int, int], None]
-
-    def wish(self, piece: int) -> Wish:
-        """Return a wish for one of them."""
-        return Wish(self.blob, self.chunks[piece], self.deliver, self.origin, self.counted)
-
-
-class Download:
+class Download(Wishes):
     """One task at this host."""
 
     def __init__(
@@ -108,15 +64,13 @@ class Download:
         """For seeds."""
         self.outline = msgspec.structs.replace(description, headers=[])
         """For everybody else: what proves who we are is not in it."""
-        self.chooser = Chooser(handle, task, self.outline, Random())
-        self.told: Told = _nobody
+        super().__init__(Chooser(handle, task, self.outline, Random()))
+        self.told: Callable[[Body], None] = nobody
         """Set by whoever has a session with the task's scheduler."""
         self._received = {} if received is None else received
         self._parents = parents
         self._holding = holding
         self._neighbours: dict[bytes, Neighbour] = {}
-        self._wishes: dict[int, Wish] = {}
-        self._everything: Everything | None = None
         self._complete = trio.Event()
         self.scheduled = False
         """There is a session with a scheduler that knows of this."""
@@ -173,10 +127,6 @@ class Download:
             if not scheduled and not self.scheduled:
                 break
         return self._complete.is_set()
-
-    def wished(self, piece: int) -> Wish | None:
-        """Return the wish for a piece, if there is one."""
-        return self._wishes.get(piece)
 
     def hurry(self, piece: int) -> None:
         """Note that a reader waits for a piece now."""
@@ -333,16 +283,10 @@ class Download:
             self._again = True
             return
         logger.debug("asked piece=%d host=%s", ask.piece, ask.host.hex()[:8])
-        ticket = _Ticket(self, ask, wish)
+        ticket = Ticket(self, ask, wish)
         number = neighbour.ask(self.task, ticket.request, ticket)
         if number:
             self._asks[ask.number] = neighbour, number
-
-    def _wish(self, piece: int) -> Wish | None:
-        wish = self._wishes.get(piece)
-        if wish is None and self._everything is not None:
-            wish = self._everything.wish(piece)
-        return wish
 
     # What comes of it.
 
@@ -399,18 +343,6 @@ class Download:
         tell(ask.number, trio.current_time())
         self.act()
 
-    def _landed(self, wish: Wish) -> None:
-        if self._wishes.get(wish.chunk.index) is wish:
-            del self._wishes[wish.chunk.index]
-        wish.end()
-
-    def _end(self, wish: Wish, failure: ChunkstoreError) -> None:
-        """Give a wish up."""
-        if self._wishes.get(wish.chunk.index) is wish:
-            del self._wishes[wish.chunk.index]
-            self.chooser.unwant(wish.chunk.index)
-        wish.end(failure)
-
     # The origin.
 
     def rate(self, host: bytes) -> float:
@@ -464,49 +396,3 @@ class Download:
         held = any(link.have >> piece & 1 for link in self.chooser.links.values())
         if not held and (lasting or wish.failures >= TRIES):
             self._end(wish, failure)
-
-
-class _Ticket:
-    """One request at one parent."""
-
-    def __init__(self, download: Download, ask: Ask, wish: Wish) -> None:
-        self._download = download
-        self._ask = ask
-        self._wish = wish
-        self.most = wish.chunk.size
-
-    def request(self, handle: int) -> Request:
-        """Return the request as it is sent."""
-        chunk = self._wish.chunk
-        return Request(
-            handle,
-            chunk if self._wish.known else None,
-            chunk.index,
-            Priority(self._ask.priority),
-            lz4=self._wish.known and pays(chunk, self._download.rate(self._ask.host)),
-            size=chunk.size,
-            offset=chunk.offset,
-        )
-
-    async def came(self, data: memoryview, *, lz4: bool) -> None:
-        """Take the piece."""
-        plain: Buffer = data
-        if lz4:
-            try:
-                plain = unpack(data, self._wish.chunk.size)
-            except Corrupt as exc:
-                self._download.damaged(self._ask, str(exc))
-                return
-        await self._download.came(self._ask, self._wish, plain, len(data))
-
-    def refused(self, kind: Kind, body: Body | None) -> None:
-        """Take an answer that is no piece."""
-        self._download.refused(self._ask, kind, body)
-
-    def lost(self, reason: str) -> None:
-        """Note that there will be none."""
-        self._download.lost(self._ask)
-
-
-def _nobody(body: Body) -> None:
-    """Tell nobody."""

@@ -33,13 +33,14 @@ from chunkstore.ledger import Ledger
 
 from . import messages, runs
 from .choosing import Chooser
-from .download import Download, Wish
+from .download import Download
 from .filestore import FileStore
 from .filetask import FileTask, Version
 from .holdings import Holding
 from .messages import Body, Description
 from .origin import FromOrigin
 from .parents import Parents
+from .wishes import Wish
 
 logger = logging.getLogger(__name__)
 

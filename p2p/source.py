@@ -9,7 +9,8 @@ from chunkstore.demand import Demand
 from chunkstore.ledger import Ledger
 from chunkstore.wanted import Key, key_of
 
-from .download import Download, Everything, Wish
+from .download import Download
+from .wishes import Everything, Wish
 
 Joining = Callable[[Blob], Awaitable[Download | None]]
 """Returns the part that this host takes in a blob's task; None where there is no swarm."""

@@ -27,11 +27,12 @@ from chunkstore.ledger import Ledger
 from chunkstore.provisional import Provisional
 from chunkstore.whole import STEP
 
-from .download import Download, Wish
+from .download import Download
 from .holdings import Holding
 from .messages import Body, Description, Have, Parent, Parents
 from .source import PeerSource
 from .swarm import Swarm
+from .wishes import Wish
 
 logger = logging.getLogger(__name__)
 

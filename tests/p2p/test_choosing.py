@@ -113,6 +113,16 @@ def test_bulk_has_two_open_per_parent_and_five_in_all() -> None:
     assert all(sum(ask.host == other.host for other in asks) <= 2 for ask in asks)
 
 
+def test_one_less_is_open_where_answers_take_long() -> None:
+    child = Child(bulk=True)
+    child.parents(ALL, ALL, ALL, ALL)
+    first, *others = child.step()
+    child.answer(first, 0.5)
+    assert len(child.asks) == 4
+    child.answer(others[0])
+    assert len(child.asks) == 4
+
+
 def test_what_one_parent_alone_has_comes_first() -> None:
     child = Child(bulk=True)
     child.parents(ALL & ~8, ALL, ALL & ~8)

@@ -1,0 +1,83 @@
+"""Wishes: the chunks of a task that are to come, and who waits for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import trio
+
+from chunkstore import Blob, Chunk, ChunkSource, ChunkstoreError, Deliver
+
+from .choosing import Chooser
+
+
+@dataclass(slots=True, eq=False)
+class Wish:
+    """A chunk that is to come."""
+
+    blob: Blob
+    chunk: Chunk
+    deliver: Deliver
+    origin: ChunkSource
+    counted: Callable[[int, int], None]
+    """Told the bytes of a chunk that a peer gave, and those of them that came over the wire."""
+    known: bool = True
+    """Its digest is; else it can be had from the source only."""
+    done: trio.Event = field(default_factory=trio.Event)
+    failure: ChunkstoreError | None = None
+    failures: int = 0
+    """Of the origin."""
+
+    def end(self, failure: ChunkstoreError | None = None) -> None:
+        """Let whoever waits go on."""
+        if not self.done.is_set():
+            self.failure = failure
+            self.done.set()
+
+
+@dataclass(frozen=True, slots=True)
+class Everything:
+    """All of a task's chunks, to be had whether or not anybody asks."""
+
+    blob: Blob
+    chunks: Sequence[Chunk]
+    """By their index."""
+    deliver: Deliver
+    origin: ChunkSource
+    counted: Callable[[int, int], None]
+
+    def wish(self, piece: int) -> Wish:
+        """Return a wish for one of them."""
+        return Wish(self.blob, self.chunks[piece], self.deliver, self.origin, self.counted)
+
+
+class Wishes:
+    """All of a task's that are not fulfilled."""
+
+    def __init__(self, chooser: Chooser) -> None:
+        self.chooser = chooser
+        self._wishes: dict[int, Wish] = {}
+        self._everything: Everything | None = None
+
+    def wished(self, piece: int) -> Wish | None:
+        """Return the wish for a piece, if there is one."""
+        return self._wishes.get(piece)
+
+    def _wish(self, piece: int) -> Wish | None:
+        wish = self._wishes.get(piece)
+        if wish is None and self._everything is not None:
+            wish = self._everything.wish(piece)
+        return wish
+
+    def _landed(self, wish: Wish) -> None:
+        if self._wishes.get(wish.chunk.index) is wish:
+            del self._wishes[wish.chunk.index]
+        wish.end()
+
+    def _end(self, wish: Wish, failure: ChunkstoreError) -> None:
+        """Give a wish up."""
+        if self._wishes.get(wish.chunk.index) is wish:
+            del self._wishes[wish.chunk.index]
+            self.chooser.unwant(wish.chunk.index)
+        wish.end(failure)
