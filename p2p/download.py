@@ -163,8 +163,8 @@ class Download(Wishes):
     def has(self, parent: Parent, body: Have) -> None:
         """Take what a parent has; raises Malformed."""
         logger.debug("has host=%s %s", parent.host.hex()[:8], body)
-        self.chooser.have(parent.host, body, trio.current_time())
-        self.act()
+        if self.chooser.have(parent.host, body, trio.current_time()):
+            self.act()
 
     def parted(self, parent: Parent, reason: str) -> None:
         """Note that there is no session with a parent any more."""

@@ -200,9 +200,10 @@ class Tidings(Part):
         self._failed[host] = None
         self._hunger.hurry(now)
 
-    def have(self, host: bytes, body: messages.Have, now: float) -> None:
-        """Take what a host has, or what changed of it."""
-        self.offered(host, self._decoded(body.add), self._decoded(body.drop), body.whole, now)
+    def have(self, host: bytes, body: messages.Have, now: float) -> bool:
+        """Take what a host has, or what changed of it; as `offered`."""
+        add, drop = self._decoded(body.add), self._decoded(body.drop)
+        return self.offered(host, add, drop, body.whole, now)
 
     def offered(self, host: bytes, add: int, drop: int, whole: bool, now: float) -> bool:
         """Take the same as bitmaps; return whether it may change what is asked for."""

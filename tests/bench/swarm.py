@@ -76,7 +76,8 @@ def run(asked: argparse.Namespace, folder: Path) -> None:
                 flush=True,
             )
             print(
-                "   CPU: " + "   ".join(f"{name} {value:.1f} s" for name, value in cpu.items())
+                "   CPU: "
+                + "   ".join(f"{name} {value:.1f} s" for name, value in cpu.items())
                 + f"   the machine {busy:.1f} of {last * (os.cpu_count() or 1):.1f} s",
                 flush=True,
             )
