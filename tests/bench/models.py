@@ -1,7 +1,7 @@
 """Models over a link: loaded from a mount with an empty cache, and after a download.
 
-    python -m tests.bench.models [--runs 3] [--mb 940] [--link 1gbit] [--only ROW] [--json FILE]
-                                 [FOLDER]
+    python -m tests.bench.models [--runs 3] [--mb 940] [--link 1gbit] [--only ROW] [--no-peer]
+                                 [--json FILE] [FOLDER]
 
 Loaders are those of `tests.bench.loaders`. The link is in the server, `fixtures.rangeserver`: the
 rate and 10 ms there and back. The floor is bytes by rate. Every load's result is compared with the
@@ -19,14 +19,17 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
+from fixtures.command import naiad as command
 from fixtures.link import parse_rate
+from fixtures.services import service
 from fixtures.weights import write_gguf, write_safetensors
 
 from .reading import mounted, read_all
@@ -162,17 +165,21 @@ class Bench:
         self.first: list[float] = []
         self.spent: list[float] = []
         """CPU time of the daemon, in seconds per GB."""
+        self.by_peer = 0.0
+        """The part that came from a peer, the last time."""
 
-    def lazily(self, url: str) -> float:
+    def lazily(self, url: str, *options: str) -> float:
         """Seconds of a load from a mount whose cache is empty."""
         cache = self.folder / "cache"
         shutil.rmtree(cache, ignore_errors=True)
         self._settle(self.folder / "image/blobs")
-        with mounted(f"{url}/image", self.folder / "mnt", cache, "--prefetch", "none") as root:
-            daemon = int(json.loads(naiad("status", "--json", str(root)))[0]["daemon"])
+        words = ("--prefetch", "none", *options)
+        with mounted(f"{url}/image", self.folder / "mnt", cache, *words) as root:
+            daemon = int(_status(root)["daemon"])
             before = _cpu_time(daemon)
             found = self._checked(load(self.kind, root))
             self.spent.append((_cpu_time(daemon) - before) / self.size * 1e9)
+            self.by_peer = _status(root)["sources"]["peer"]["bytes"] / self.size
         self.first.append(found.first)
         return found.total
 
@@ -193,9 +200,9 @@ class Bench:
         cache, image = self.folder / "cache", str(self.folder / "image")
         with mounted(image, self.folder / "mnt", cache, "--prefetch", "none") as root:
             load(self.kind, root)
-            before = _reads(root)
+            before = int(_status(root)["reads"])
             found = self._checked(load(self.kind, root))
-            return found.total, _reads(root) - before
+            return found.total, int(_status(root)["reads"]) - before
 
     def _settle(self, sent: Path) -> None:
         """Have nothing in the page cache but what the server sends."""
@@ -209,8 +216,8 @@ class Bench:
         return found
 
 
-def _reads(root: Path) -> int:
-    return int(json.loads(naiad("status", "--json", str(root)))[0]["reads"])
+def _status(root: Path) -> Any:
+    return json.loads(naiad("status", "--json", str(root)))[0]
 
 
 def _cpu_time(pid: int) -> float:
@@ -274,6 +281,24 @@ def rows(table: Table, bench: Bench, what: str, links: Sequence[str]) -> None:
         print(f"    first tensor {first:.3f} s, CPU time of the daemon {spent:.2f} s per GB")
 
 
+def next_door(table: Table, bench: Bench, what: str) -> None:
+    """Measure one workload from a peer on this machine that has all of it."""
+    place = bench.folder / "giver"
+    place.mkdir(exist_ok=True)
+    with ExitStack() as stack:
+        giver = stack.enter_context(command(place))
+        swarm = stack.enter_context(service(giver, "scheduler", "--listen", "127.0.0.1:0"))
+        url = stack.enter_context(served(bench.folder, "100gbit"))
+        joined = ("--scheduler", swarm.address)
+        mount = giver.mount(f"{url}/image", *joined)
+        giver.run("warm", mount, "--wait", timeout=300)
+        ours = partial(bench.lazily, url, *joined)
+        beside = partial(bench.downloaded, url)
+        table.row(f"{what}, a peer", "s", {"naiad": ours, "curl, then load": beside})
+        print(f"    from the peer {bench.by_peer:.3f} of all bytes")
+    shutil.rmtree(place)
+
+
 def second(table: Table, bench: Bench, what: str) -> None:
     """Measure a second load from one mount."""
     reads: list[int] = []
@@ -296,9 +321,16 @@ def second(table: Table, bench: Bench, what: str) -> None:
 @click.option("--mb", default=940)
 @click.option("--link", "links", multiple=True, default=("1gbit", "10gbit"))
 @click.option("--only", multiple=True, help="Rows whose name has this in it; repeatable.")
+@click.option("--peer/--no-peer", default=True, help="Also from a peer on this machine.")
 @click.option("--json", "out", type=click.Path(path_type=Path))
-def main(
-    folder: Path, runs: int, mb: int, links: Sequence[str], only: Sequence[str], out: Path | None
+def main(  # noqa: PLR0913  # the command line has as many
+    folder: Path,
+    runs: int,
+    mb: int,
+    links: Sequence[str],
+    only: Sequence[str],
+    peer: bool,
+    out: Path | None,
 ) -> None:
     """Print the rows."""
     table = Table(runs, out)
@@ -314,17 +346,21 @@ def main(
                 alone(table, files, rate)
             for one in chosen:
                 if one.make is make:
-                    _measure(table, files, one, links)
+                    _measure(table, files, one, links, peer=peer)
     table.write()
 
 
-def _measure(table: Table, files: Files, workload: Workload, links: Sequence[str]) -> None:
+def _measure(
+    table: Table, files: Files, workload: Workload, links: Sequence[str], *, peer: bool
+) -> None:
     try:
         bench = Bench(files, workload.kind)
     except subprocess.CalledProcessError:
         print(f"{workload.what}: left out, its loader is not installed")
         return
     rows(table, bench, workload.what, links)
+    if peer:
+        next_door(table, bench, workload.what)
     second(table, bench, workload.what)
 
 
