@@ -290,7 +290,7 @@ class Fetcher:
             kept = await self._keeper.keep(shelf, key, chunk, data)
             now = trio.current_time()
             self._pulse.beat(now)
-            self._width.landed(chunk.size, now)
+            self._width.landed(chunk.size, now, full=self._wanted.pending > 0)
             missing.pop(key, None)
             if kept is None and any(reader.insist for reader in self._waiting.get(key, ())):
                 kept = bytes(data)

@@ -43,6 +43,8 @@ class Width:
         self._rates: deque[float] = deque(maxlen=_SPELLS)
         self._since = 0.0
         self._landed = 0
+        self._full = True
+        """Whether more was wanted all the time of this spell."""
         self.now = START
         """Fetches that may be under way."""
         self.size = LARGEST
@@ -52,15 +54,21 @@ class Width:
         """Note that a fetch's first chunk came *wait* seconds after it was asked for."""
         self._wait = min(wait, self._wait * _FORGETTING)
 
-    def landed(self, size: int, now: float) -> None:
-        """Note that *size* bytes came by *now*."""
+    def landed(self, size: int, now: float, *, full: bool = True) -> None:
+        """Note that *size* bytes came by *now*, while more was wanted if *full*.
+
+        A reader who asks for one chunk after the other says little of the link.
+        """
         self._landed += size
+        self._full = self._full and full
         spell = now - self._since
         if spell < _SPELL:
             return
         if spell < _SPELLS * _SPELL:  # else there was a rest between
-            self._rates.append(self._landed / spell)
-        self._since, self._landed = now, 0
+            rate = self._landed / spell
+            if self._full or rate > max(self._rates, default=math.inf):
+                self._rates.append(rate)
+        self._since, self._landed, self._full = now, 0, True
         if self._rates and self._wait < math.inf:
             fills = max(self._rates) * self._wait
             self.size = int(min(LARGEST, max(SMALLEST, fills)))

@@ -48,3 +48,21 @@ def test_waits_in_a_queue_of_ones_own_do_not_make_it_longer() -> None:
         width.answered(0.018 if number == 0 else width.now * width.size / GBIT)
         width.landed(1 << 20, now)
     assert width.now < MOST
+
+
+def test_who_asks_for_little_says_little_of_the_link() -> None:
+    width, now = Width(), 100.0
+    for _ in range(100):
+        now += 0.0135
+        width.answered(0.0125)
+        width.landed(1 << 20, now, full=False)
+    assert (width.now, width.size) == (START, LARGEST)
+    for _ in range(300):
+        now += 0.001
+        width.landed(1 << 20, now)
+    assert width.now > START
+    widest = width.now
+    for _ in range(20):
+        now += 0.0135
+        width.landed(1 << 20, now, full=False)
+    assert width.now == widest
