@@ -216,10 +216,12 @@ class Fetcher:
         """Wait for *reader*'s chunks while anything comes for this image."""
         since = trio.current_time()
         while reader.missing and reader.failure is None:
-            due = max(since, self._pulse.last) + self._deadline
+            last = self._pulse.last
+            patience = self._given_up.patience(self._deadline, since, last)
+            due = max(since, last) + patience
             if trio.current_time() >= due:
-                last = f"; last: {self.fault.text}" if self.fault.text else ""
-                raise Unreachable(f"no bytes came for {self._deadline:g} s{last}")
+                why = f"; last: {self.fault.text}" if self.fault.text else ""
+                raise Unreachable(f"no bytes came for {patience:g} s{why}")
             with trio.move_on_at(due):
                 await reader.moved.wait()
         if reader.failure is not None:
