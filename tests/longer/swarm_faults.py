@@ -242,7 +242,7 @@ class Stage:
         ratio = took / self._undisturbed[fault.size]
         mark = "" if ratio <= 1.5 else "   TOO LONG"
         print(f"{fault.what}: {took:.1f} s, {ratio:.2f}x{mark}", flush=True)
-        if mark:
+        if ratio > 1.2:
             print("   % after each second:", *(f"{100 * share:.0f}" for share in self.trail))
 
     def _run(self, name: str, fault: Fault) -> float:
