@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from . import runs
@@ -23,6 +24,8 @@ class Allocation:
     """Gives grants; one for all tasks of a scheduler."""
 
     sources: Sources
+    orphan: Callable[[Peer, int, float], bool]
+    """Says whether still nobody holds a peer's orphan whom it can be sent to."""
     given: Given = field(default_factory=dict)
     """Since it was last looked at; the scheduler takes it and tells the hosts."""
 
@@ -36,10 +39,14 @@ class Allocation:
         seeds = self.sources.of(task, now)
         if peer.returned:
             seeds = tuple(seed for seed in seeds if peer.returned.get(seed, now) <= now)
-        free = self.free(task) | peer.orphans & ~task.grants.bits
+        unheld = self.free(task)
+        free = unheld | peer.orphans & ~task.grants.bits
         while (peer.wanted & free) and self._may(peer, alone):
             urgent = peer.urgent & free
             piece = runs.first(urgent or peer.wanted & free)
+            if not (unheld >> piece & 1 or self.orphan(peer, piece, now)):
+                free &= ~(1 << piece)
+                continue
             source = self.sources.owner(task, seeds, piece)
             if not urgent and not alone and not task.grants.window(source).room:
                 task.blocked[peer] = None

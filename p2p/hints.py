@@ -68,6 +68,15 @@ class Hints:
             else:
                 self._send(peer, holder, piece, now)
 
+    def orphan(self, peer: Peer, piece: int, now: float) -> bool:
+        """Say whether a wanted piece is an orphan still; where it is not, send the peer there."""
+        holder = self.holder(peer, piece, now)
+        if holder is None:
+            return True
+        peer.orphans &= ~(1 << piece)
+        self._send(peer, holder, piece, now)
+        return False
+
     def held(self, holder: Peer, bits: int, now: float) -> None:
         """List a new holder of pieces, and send some of those to it who wait for them."""
         task = holder.task

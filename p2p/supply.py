@@ -29,9 +29,9 @@ class Supply:
         """Who is looked at, at most, of those who may be many."""
         self._outbox = outbox
         self._agenda = agenda
-        self._allocation = Allocation(sources)
         self._hints = Hints(random)
         self.crossing = Crossing(self._hints.holder, limits.candidate_parents + 1)
+        self._allocation = Allocation(sources, self._hints.orphan)
 
     def want(self, peer: Peer, bits: int, urgent: bool, now: float) -> None:
         """Take what a peer wants; it is granted, sent to a holder, or told to wait."""

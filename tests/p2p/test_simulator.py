@@ -45,6 +45,18 @@ def test_without_a_seed_the_origin_is_read_once_too() -> None:
     assert (report.finished, report.origin) == (12, 1.0)
 
 
+def test_a_dripping_holder_of_everything_costs_the_time_to_notice() -> None:
+    groups = [
+        {"hosts": 1, "up": "512Kbit", "held": 1.0},
+        {"hosts": 10, "up": "100Mbit", "down": "100Mbit", "arrive": 1.0},
+    ]
+    links = {"up": "100Mbit", "down": "100Mbit"}
+    report = simulate(scenario(group=groups, pieces=50, seeds=links, origin={"rate": "100Mbit"}))
+    assert report.aside == [("h1", "slow")]
+    assert report.source < 1.6  # the seed is a parent until it is noticed
+    assert report.last < 1.6 * report.bound + 3.0
+
+
 def test_several_seeds_share_the_pieces() -> None:
     report = simulate(scenario(seeds={"hosts": 3}))
     assert (report.finished, report.origin) == (12, 1.0)
