@@ -59,8 +59,8 @@ class Light:
         self._saying = trio.Lock()
         self._stream: trio.SocketStream
 
-    async def run(self, port: int, until: float) -> None:
-        """Connect, take part until it is over."""
+    async def run(self, port: int) -> None:
+        """Connect, take part until cancelled."""
         # hosts of one machine are bounded in number: each comes from an address of its own
         number = int.from_bytes(self.id, "big")
         local = f"127.{1 + number // 62500}.{number // 250 % 250}.{1 + number % 250}"
@@ -72,22 +72,20 @@ class Light:
         self._stream = stream
         hello = Hello(wire.OLDEST, wire.NEWEST, self.id, "peer", [CONTROL])
         await stream.send_all(wire.MAGIC + wire.frame(hello))
-        async with trio.open_nursery() as nursery:
+        async with stream, trio.open_nursery() as nursery:
             nursery.start_soon(self._listen)
-            await self._talk(until)
-            nursery.cancel_scope.cancel()
-        await stream.aclose()
+            await self._talk()
 
     async def _say(self, body: messages.Body) -> None:
         self.told += 1
         async with self._saying:
             await self._stream.send_all(wire.frame(body))
 
-    async def _talk(self, until: float) -> None:
+    async def _talk(self) -> None:
         await self._say(Announce(f"127.0.0.1:{1 + self.random.randrange(60000)}", "peer"))
         await self._say(Join(1, TASK, OUTLINE, [], True))
         wants = trio.current_time() + self.random.random() * WANT_EVERY
-        while trio.current_time() < until:
+        while True:
             await trio.sleep(self.every * (0.9 + 0.2 * self.random.random()))
             fresh = runs.of(self.random.sample(range(PIECES), 8)) & ~self.held
             if not fresh:  # it has everything: another one comes in its place
@@ -137,15 +135,16 @@ def clients(numbers: range, port: int, seconds: float, every: float, into: Queue
 
     async def main() -> list[Light]:
         hosts = [Light(number, Random(number), every) for number in numbers]
-        until = trio.current_time() + ARRIVAL + seconds
         async with trio.open_nursery() as nursery:
             for host in hosts:
-                nursery.start_soon(host.run, port, until)
+                nursery.start_soon(host.run, port)
                 await trio.sleep(ARRIVAL / len(hosts))
             into.put("all are there")
             for host in hosts:
                 host.told = host.heard = 0
                 host.took.clear()
+            await trio.sleep(seconds)
+            nursery.cancel_scope.cancel()
         return hosts
 
     hosts = trio.run(main)
@@ -226,7 +225,7 @@ def main() -> None:
             for process in made:
                 process.start()
             for _ in made:
-                into.get(timeout=ARRIVAL * 10)
+                into.get(timeout=60 + ARRIVAL * 10)
             began, busy = time.monotonic(), _cpu(scheduler.pid)
             results: list[tuple[int, int, list[float]]] = [
                 into.get(timeout=told.seconds * 10 + 60)  # type: ignore[misc]

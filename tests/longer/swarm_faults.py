@@ -364,6 +364,7 @@ def main() -> None:
         for name, fault in FAULTS.items():
             print(f"{name:12} {fault.what}")
         raise SystemExit(2 if unknown else 0)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # all is ended then, as by Ctrl-C
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
         stage = Stage(Path(folder), asked)
         for name in asked.faults or FAULTS:
