@@ -82,6 +82,8 @@ class Fetching:
         self._conflicts = 0
         """How often the swarm had another file than the origin."""
         self._store: FileStore | None = None
+        self._part: FileDownload | None = None
+        """In the swarm, where what is here is had by others until it is written out."""
 
     @property
     def done(self) -> int:
@@ -104,6 +106,7 @@ class Fetching:
         try:
             yield await self._fetched()
         finally:
+            self._leave()
             if self._store is not None:
                 await self._store.close()
 
@@ -126,6 +129,7 @@ class Fetching:
 
     async def _again(self, store: FileStore) -> None:
         """Forget what others said of the file, and read all of it where it comes from."""
+        self._leave()
         store.forget()
         self._swarm = None
         version = store.version
@@ -194,12 +198,12 @@ class Fetching:
     ) -> None:
         """Get what is missing through the swarm."""
         assert store.shelf is not None
-        task = store.version.id
-        holding = swarm.holdings.lend(task, store.shelf)
+        holding = swarm.holdings.lend(store.version.id, store.shelf)
         whole = describe(self.task, store.version)
         download = FileDownload(swarm.handle(), store, swarm.parents, holding, whole)
         download.fresh = fresh
         download.disbelieve(self._disbelieved)
+        self._part = download
         try:
             await swarm.take_part(download)
             await download.complete(origin, self.ledger, self._moved_on)
@@ -207,10 +211,15 @@ class Fetching:
             self._conflicts += 1
             if download.other is not None:
                 self._disbelieved.add(download.other)
+            self._leave()
             raise
-        finally:
-            swarm.leave(download)
-            swarm.holdings.forget(task)
+
+    def _leave(self) -> None:
+        """Take part no longer."""
+        download, self._part = self._part, None
+        if download is not None and self._swarm is not None:
+            self._swarm.leave(download)
+            self._swarm.holdings.forget(download.task)
 
     def _moved_on(self) -> None:
         self._moved(self.done, self.total)

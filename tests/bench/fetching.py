@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 
 from cli.options import parse_size
-from fixtures.site import Plan, Site, machine_cpu
+from fixtures.site import Plan, Site, machine_cpu, place_for
 
 _ROOT = Path(__file__).parents[2]
 _STEP = 10 << 20
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--folder", type=Path)
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
+    with tempfile.TemporaryDirectory(dir=asked.folder or place_for(asked.size)) as folder:
         run(asked, Path(folder))
 
 

@@ -23,7 +23,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from fixtures.site import Plan, Site, machine_cpu
+from fixtures.site import Plan, Site, machine_cpu, place_for
 
 _PYTHON, _LIBRARY = Path("/usr/bin/python3.11"), Path("/usr/lib/python3.11")
 
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--folder", type=Path)
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
+    with tempfile.TemporaryDirectory(dir=asked.folder or place_for(0)) as folder:
         run(asked, Path(folder))
 
 

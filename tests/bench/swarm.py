@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 
 from cli.options import parse_size
-from fixtures.site import Plan, Site, digest_of, machine_cpu
+from fixtures.site import Plan, Site, digest_of, machine_cpu, place_for
 
 _FILE = 10 << 20
 
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--log-level", default="info")
     parser.add_argument("--keep-logs", type=Path, help="copy the mounts' logs there")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
+    with tempfile.TemporaryDirectory(dir=asked.folder or place_for(asked.size)) as folder:
         run(asked, Path(folder))
 
 

@@ -147,7 +147,7 @@ async def test_what_a_fetch_has_left_in_a_cache_is_offered_to_others(
     await keeper.close()
 
 
-@pytest.mark.logs("reading the origin alone: .* hashes to|chunks kept apart")
+@pytest.mark.logs("reading the origin alone: .* hashes to|chunks kept apart|another digest")
 async def test_lies_of_peers_are_found_by_the_files_digest_and_made_good(
     swarm: FileSwarm, clock: MockClock
 ) -> None:
