@@ -260,8 +260,15 @@ class CacheFile:
         """Return how many bytes of the data file are in memory; 0 if nobody knows."""
         return direct.cached(self._pair.data_fd, start, stop) or 0
 
+    def is_fresh(self, start: int, stop: int) -> bool:
+        """Say whether bytes were put that the kernel has not written to the disk yet."""
+        return direct.dirty(self._pair.data_fd, start, stop)
+
     def let_go(self, start: int, stop: int) -> None:
-        """Let the kernel drop its pages of the data file: it has their bytes elsewhere as well."""
+        """Let the kernel drop its pages of the data file: it has their bytes elsewhere as well.
+
+        What is not on the disk yet stays, and begins to be written.
+        """
         view = self._pair.view
         if view is None:
             return

@@ -43,6 +43,12 @@ def cached(fd: int, start: int, stop: int) -> int | None:
     return int(found[0]) * mmap.PAGESIZE
 
 
+def dirty(fd: int, start: int, stop: int) -> bool:
+    """Say whether pages of a file's ``[start, stop)`` are still to be written; no if nobody knows."""
+    place, found = _Words(start, stop - start), _Words()
+    return _libc.syscall(_CACHESTAT, fd, place, found, 0) == 0 and found[1] > 0
+
+
 def reopened(fd: int) -> int:
     """Open the file behind *fd* for direct reads; -1 where its file system has none."""
     try:

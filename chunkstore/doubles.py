@@ -56,12 +56,15 @@ class Doubles:
                 await self._some.wait()
                 with trio.move_on_after(SOON):
                     await self._many.wait()
-            due = self._due(trio.current_time())
-            if due:
-                await trio.to_thread.run_sync(_let_go, due)
+            recent, again = self._due(trio.current_time())
+            if recent or again:
+                await trio.to_thread.run_sync(_let_go, recent, again)
 
-    def _due(self, now: float) -> set[_Slice]:
-        """Return what to let go of at *now*; what is being read goes on being recent."""
+    def _due(self, now: float) -> tuple[list[_Slice], list[_Slice]]:
+        """Return what to let go of at *now* for the first time, and once more.
+
+        What is being read goes on being recent.
+        """
         kept = MANY // 2 if self._many.is_set() else 0
         due = list(self._recent)[: len(self._recent) - kept]
         again = [key for key, when in self._later.items() if when <= now]
@@ -73,9 +76,14 @@ class Doubles:
         self._many = trio.Event()
         if not self._recent:
             self._some = trio.Event()
-        return {*due, *again}
+        return due, again
 
 
-def _let_go(slices: Iterable[_Slice]) -> None:
-    for file, number in slices:
+def _let_go(recent: Iterable[_Slice], again: Iterable[_Slice]) -> None:
+    """Let go of slices; of fresh ones the second time, lest a download waits for the disk."""
+    for file, number in recent:
+        start, stop = number << SLICE_BITS, (number + 1) << SLICE_BITS
+        if not file.is_fresh(start, stop):
+            file.let_go(start, stop)
+    for file, number in again:
         file.let_go(number << SLICE_BITS, (number + 1) << SLICE_BITS)

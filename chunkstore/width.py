@@ -2,7 +2,7 @@
 
 What fills a link is its rate times the wait for an answer. Both are measured: the wait is about
 the shortest between asking and the first chunk, the rate what has landed over a while. A fetch
-is as large as their product, within limits; a few times the product is let out, because fetches
+is as large as their product, or as what comes in a moment, within limits; a few times the product is let out, because fetches
 that began together end together, and all would wait at the same time. More than that only makes the
 next reader wait behind it.
 """
@@ -18,6 +18,10 @@ over 40 ms."""
 
 SMALLEST, LARGEST = 1 << 20, 4 << 20
 """Stored bytes of a fetch."""
+
+_BRIEF = 0.01
+"""Seconds that a fetch may take whatever the wait for its answer: a request costs as much as half a
+MiB on a quick link, and a reader that comes meanwhile does not notice 10 ms."""
 
 START = 4
 
@@ -71,5 +75,5 @@ class Width:
         self._since, self._landed, self._full = now, 0, True
         if self._rates and self._wait < math.inf:
             fills = max(self._rates) * self._wait
-            self.size = int(min(LARGEST, max(SMALLEST, fills)))
+            self.size = int(min(LARGEST, max(SMALLEST, fills, max(self._rates) * _BRIEF)))
             self.now = min(MOST, max(LEAST, 1 + round(_GAIN * fills / self.size)))
