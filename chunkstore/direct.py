@@ -44,7 +44,7 @@ def cached(fd: int, start: int, stop: int) -> int | None:
 
 
 def dirty(fd: int, start: int, stop: int) -> bool:
-    """Say whether pages of a file's ``[start, stop)`` are still to be written; no if nobody knows."""
+    """Say whether the disk still lacks some of a file's ``[start, stop)``; no if nobody knows."""
     place, found = _Words(start, stop - start), _Words()
     return _libc.syscall(_CACHESTAT, fd, place, found, 0) == 0 and found[1] > 0
 

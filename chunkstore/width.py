@@ -2,9 +2,9 @@
 
 What fills a link is its rate times the wait for an answer. Both are measured: the wait is about
 the shortest between asking and the first chunk, the rate what has landed over a while. A fetch
-is as large as their product, or as what comes in a moment, within limits; a few times the product is let out, because fetches
-that began together end together, and all would wait at the same time. More than that only makes the
-next reader wait behind it.
+is as large as their product, or as what comes in a moment, within limits; a few times the product
+is let out, because fetches that began together end together, and all would wait at the same time.
+More than that only makes the next reader wait behind it.
 """
 
 from __future__ import annotations

@@ -55,6 +55,14 @@ class Reader(ExtentReader, Protocol):
         ...
 
 
+class Chunks(Protocol):
+    """The chunks of one blob that an image knows of."""
+
+    def get(self, index: int) -> Chunk | None:
+        """Return the chunk that has *index* in its blob; raises BadImage."""
+        ...
+
+
 class Tree(Protocol):
     """Files by inode number, as a ``rafs.Bootstrap`` has them; what each raises is there, too."""
 
@@ -109,4 +117,8 @@ class Tree(Protocol):
 
     def extents(self, nid: int, start: int, stop: int) -> Sequence[Extent]:
         """Return what holds a range of a file."""
+        ...
+
+    def by_index(self, blob: Blob) -> Chunks | None:
+        """Return a blob's chunks by index, None where that means to read all metadata first."""
         ...

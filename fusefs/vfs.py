@@ -24,6 +24,7 @@ from chunkstore import Buffer, Extent, Unreachable
 from rafs import BadImage, NoEntry
 
 from .errors import FusefsError
+from .neighbours import Neighbours
 from .prefetch import Streams
 from .slots import Slots
 from .tree import Attributes, Ended, Listed, Reader, Tree
@@ -72,6 +73,7 @@ class _Slot:
         self.top = ROOT if number == 0 else self.base + image.tree.root
         """The node of its root directory."""
         self.streams = Streams()
+        self.neighbours = Neighbours(image.tree, image.reader.want)
         self.waiting = 0
         """How many of its reads wait for a source."""
 
@@ -228,6 +230,8 @@ class Vfs:
         """
         slot = self._slot(node)
         extents = slot.tree.extents(slot.nid(node), start, start + size)
+        if slot.neighbours.brought:
+            slot.neighbours.read(extents)
         return slot.reader.look(extents) if extents else b""
 
     async def read(self, node: int, start: int, size: int) -> Buffer:
@@ -240,6 +244,7 @@ class Vfs:
         extents = slot.tree.extents(slot.nid(node), start, start + size)
         if self.waiting >= WAITING_READS and slot.waiting >= SHARE:
             raise Unreachable(f"{slot.name}: {slot.waiting} of {self.waiting} waiting reads")
+        slot.neighbours.missed(extents)
         self.waiting += 1
         slot.waiting += 1
         try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from chunkstore import Algorithm, Blob, Buffer, Chunk, Codec, Digest, Extent
 
 from . import extents as arithmetic
-from .chunkmap import Places
+from .chunkmap import ChunkMap, Places
 from .errors import BadImage
 from .inode import Entry, Inode, Kind
 from .metadata import Metadata
@@ -17,6 +17,8 @@ from .v5 import V5
 from .v5_tables import is_v5
 from .v6 import V6
 from .v6_tables import BlobEntry
+
+_V5 = 5
 
 
 class Bootstrap:
@@ -39,6 +41,7 @@ class Bootstrap:
         self.algorithm: Algorithm = facts.algorithm
         self.blob_entries: tuple[BlobEntry, ...] = facts.entries
         self.blobs: tuple[Blob, ...] = tuple(entry.blob for entry in facts.entries)
+        self._numbers = {blob.id: number for number, blob in enumerate(self.blobs)}
         self.prefetch: Sequence[int] = facts.prefetch
         self.attributes = metadata.attributes
         self.scan = metadata.scan
@@ -92,6 +95,10 @@ class Bootstrap:
     def file_chunks(self, nid: int) -> Iterator[tuple[Blob, Chunk] | None]:
         """Yield what a whole file is made of, in order; None for a hole."""
         return arithmetic.file_chunks(self.metadata.file(nid))
+
+    def by_index(self, blob: Blob) -> ChunkMap | None:
+        """Return the chunks of *blob*; None in v5, where that means to read every inode first."""
+        return None if self.version == _V5 else self.chunks(self._numbers[blob.id])
 
     def attach(self, blob_index: int, places: Places) -> None:
         """Take the stored places of a blob's chunks from its own list, which *places* reads."""
