@@ -58,7 +58,9 @@ class Doubles:
                     await self._many.wait()
             recent, again = self._due(trio.current_time())
             if recent or again:
-                await trio.to_thread.run_sync(_let_go, recent, again)
+                fresh = await trio.to_thread.run_sync(_let_go, recent, again)
+                for key in fresh:
+                    self._later.setdefault(key, trio.current_time() + LATER)
 
     def _due(self, now: float) -> tuple[list[_Slice], list[_Slice]]:
         """Return what to let go of at *now* for the first time, and once more.
@@ -79,11 +81,20 @@ class Doubles:
         return due, again
 
 
-def _let_go(recent: Iterable[_Slice], again: Iterable[_Slice]) -> None:
-    """Let go of slices; of fresh ones the second time, lest a download waits for the disk."""
+def _let_go(recent: Iterable[_Slice], again: Iterable[_Slice]) -> list[_Slice]:
+    """Let go of slices; return which are to be let go of once more.
+
+    Fresh ones are left alone the first time: to have them written costs a download a tenth of its
+    processor time, and the kernel will do it in half a minute by itself.
+    """
     for file, number in recent:
         start, stop = number << SLICE_BITS, (number + 1) << SLICE_BITS
         if not file.is_fresh(start, stop):
             file.let_go(start, stop)
+    left = []
     for file, number in again:
-        file.let_go(number << SLICE_BITS, (number + 1) << SLICE_BITS)
+        start, stop = number << SLICE_BITS, (number + 1) << SLICE_BITS
+        if file.is_fresh(start, stop):
+            left.append((file, number))
+        file.let_go(start, stop)
+    return left

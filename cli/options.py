@@ -196,8 +196,11 @@ state_option = click.option(
 )
 
 
+_PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
 def setup_options(command: Callable[..., object]) -> Callable[..., object]:
-    """Add ``--cache`` and ``--plain-http``, which *command* gets as one Setup."""
+    """Add ``--cache`` and how origins are spoken to, which *command* gets as one Setup."""
 
     @cache_option
     @click.option(
@@ -205,14 +208,29 @@ def setup_options(command: Callable[..., object]) -> Callable[..., object]:
         is_flag=True,
         help="Speak HTTP, not HTTPS, with a registry; with one on loopback that is so.",
     )
+    @click.option("--origin-ca", type=_PEM, help="Trust this CA with origins, too.")
+    @click.option("--origin-certificate", type=_PEM, help="Show this to origins that ask for it.")
+    @click.option("--origin-key", type=_PEM, help="Its key, if it is in a file of its own.")
     @functools.wraps(command)
-    def gathered(cache: Path, plain_http: bool, **others: object) -> object:
-        return command(setup=Setup(cache.absolute(), plain_http), **others)
+    def gathered(
+        cache: Path,
+        plain_http: bool,
+        origin_ca: Path | None,
+        origin_certificate: Path | None,
+        origin_key: Path | None,
+        **others: object,
+    ) -> object:
+        if origin_key and not origin_certificate:
+            raise click.UsageError("--origin-key needs --origin-certificate")
+        identity = None
+        if origin_certificate:
+            key = origin_key.absolute() if origin_key else None
+            identity = origin_certificate.absolute(), key
+        ca = origin_ca.absolute() if origin_ca else None
+        setup = Setup(cache.absolute(), plain_http, ca=ca, identity=identity)
+        return command(setup=setup, **others)
 
     return gathered
-
-
-_PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 def safety_options(command: Callable[..., object]) -> Callable[..., object]:

@@ -22,6 +22,10 @@ class Setup:
     """Of a hub's repository, patterns of the files that are wanted; none: all are."""
     ignore: tuple[str, ...] = ()
     """Patterns of those that are not."""
+    ca: Path | None = None
+    """Authorities that vouch for origins, besides the system's."""
+    identity: tuple[Path, Path | None] | None = None
+    """Our certificate for origins that ask for one, and its key where that is apart."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,13 @@ _BY_STATUS: dict[int, type[ChunkstoreError]] = {
 }
 """The other statuses from 400 to 499 refuse; all others are a server that cannot answer now."""
 
+_UNWELCOME = (
+    *("TLSV13_ALERT_CERTIFICATE_REQUIRED", "SSLV3_ALERT_BAD_CERTIFICATE"),
+    *("TLSV1_ALERT_UNKNOWN_CA", "SSLV3_ALERT_CERTIFICATE_UNKNOWN"),
+    *("SSLV3_ALERT_CERTIFICATE_EXPIRED", "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE"),
+)
+"""OpenSSL's reasons for alerts about a client's certificate."""
+
 
 class _Word(msgspec.Struct):
     code: str = ""
@@ -47,7 +54,14 @@ def failure(url: Url, exc: Exception) -> Unreachable:
     """Return the error for a connection that failed with *exc*."""
     if isinstance(exc, ssl.SSLCertVerificationError):
         return Refused(f"{url}: its certificate is not trusted: {exc.verify_message}")
+    if wants_another(exc):
+        return Refused(f"{url}: does not take our certificate, or lack of one: {_reason(exc)}")
     return Unreachable(f"{url}: {_reason(exc)}")
+
+
+def wants_another(exc: BaseException) -> bool:
+    """Say whether a server ended TLS because of what we showed it of ourselves."""
+    return isinstance(exc, ssl.SSLError) and exc.reason in _UNWELCOME
 
 
 def _reason(exc: BaseException) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ssl
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -17,9 +15,11 @@ from chunkstore.errors import ChunkstoreError, Malformed, Unreachable
 
 from .answers import failure, refusal
 from .exchange import Exchange, HungUp, tunnel
+from .layered import LayeredTls
 from .message import Deadlines, Request, Response
 from .pool import Pool
 from .proxies import Proxies
+from .trust import Trust
 from .url import Url
 from .wire import Dial, Socket, Wire, dial_tcp
 
@@ -38,18 +38,17 @@ class Client:
         self,
         *,
         proxies: Proxies | None = None,
-        ca_file: Path | None = None,
+        trust: Trust | None = None,
         deadlines: Deadlines | None = None,
         connections: int = 16,
         dial: Dial = dial_tcp,
     ) -> None:
-        """Take at most *connections* per server; trust *ca_file* besides the system's CAs."""
+        """Take at most *connections* per server; *trust* the system's CAs unless told otherwise."""
         self.deadlines = deadlines or Deadlines()
         self._proxies = proxies or Proxies()
-        self._ca_file = ca_file
+        self._trust = trust or Trust()
         self._dial = dial
         self._pool = Pool(connections)
-        self._tls: ssl.SSLContext | None = None
 
     @asynccontextmanager
     async def request(
@@ -120,7 +119,7 @@ class Client:
                 return kept, await self._converse(kept, request)
             except HungUp:
                 pass
-        wire = await self._connect(request.url)
+        wire = await self._connect(request)
         return wire, await self._converse(wire, request)
 
     async def _converse(self, wire: Wire, request: Request) -> Response:
@@ -134,38 +133,43 @@ class Client:
             wire.close()
             raise
 
-    async def _connect(self, url: Url) -> Wire:
+    async def _connect(self, request: Request) -> Wire:
+        url = request.url
         try:
             with trio.move_on_after(self.deadlines.connect):
-                return await self._reach(url)
+                return await self._reach(url, is_meant=not request.is_redirected)
         except OSError as exc:
             raise failure(url, exc) from exc
         raise Unreachable(f"{url}: no connection in {self.deadlines.connect:g} s")
 
-    async def _reach(self, url: Url) -> Wire:
+    async def _reach(self, url: Url, *, is_meant: bool) -> Wire:
         proxy = self._proxies.before(url)
         wire = await self._dial(proxy or url)
-        if url.scheme == "http":
-            return wire
         try:
-            if proxy:
-                await tunnel(wire, url, basic(proxy.userinfo))
-            if not isinstance(wire, Socket):
-                raise Malformed(f"{url}: no TLS over a {type(wire).__name__}")
-            if self._tls is None:
-                # Reading the system's CAs takes 60 ms, which is too long for an event loop.
-                self._tls = await trio.to_thread.run_sync(self._trust)
-            return await wire.secured(self._tls, url.host)
+            if proxy and proxy.scheme == "https":
+                wire = await self._secured_proxy(wire, proxy)
+            if url.scheme == "https":
+                if proxy:
+                    await tunnel(wire, url, basic(proxy.userinfo))
+                wire = await self._secured(wire, url, is_meant)
         except BaseException:
             wire.close()
             raise
+        return wire
 
-    def _trust(self) -> ssl.SSLContext:
-        context = ssl.create_default_context()
-        if self._ca_file is not None:
-            context.load_verify_locations(self._ca_file)
-        context.set_alpn_protocols(["http/1.1"])
-        return context
+    async def _secured_proxy(self, wire: Wire, proxy: Url) -> Wire:
+        try:
+            return await self._secured(wire, proxy, is_meant=False)
+        except OSError as exc:
+            raise failure(proxy, exc) from exc
+
+    async def _secured(self, wire: Wire, url: Url, is_meant: bool) -> Wire:
+        context = await self._trust.context(url, is_meant=is_meant)
+        if type(wire) is Socket:
+            return await wire.secured(context, url.host)
+        layered = LayeredTls(wire, context, url.host)
+        await layered.shake_hands()
+        return layered
 
 
 async def refused(response: Response) -> ChunkstoreError:
@@ -215,7 +219,7 @@ def _redirected(request: Request, response: Response) -> Request | None:
         secret = _SECRET | request.private
         shown = tuple(pair for pair in request.headers if pair[0].lower() not in secret)
         url = replace(url, userinfo=None)
-        following = replace(request, url=url, headers=shown, authorization=None)
+        following = replace(request, url=url, headers=shown, authorization=None, is_redirected=True)
     is_post = request.method == "POST" and response.status in (301, 302)
     if is_post or (response.status == 303 and request.method != "HEAD"):
         following = replace(following, method="GET", body=None)

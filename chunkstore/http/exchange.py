@@ -10,7 +10,7 @@ import trio
 
 from chunkstore.errors import Malformed, Refused, Unreachable
 
-from .answers import failure
+from .answers import failure, wants_another
 from .body import Body, Chunked, FramingError, Sized, UntilClosed
 from .message import Pace, Request, Response, Upload, stalled
 from .url import Url
@@ -58,7 +58,8 @@ class Exchange:
         except h11.LocalProtocolError as exc:
             raise Malformed(f"{self._request.url}: no such request: {exc}") from exc
         except (OSError, FramingError, h11.RemoteProtocolError) as exc:
-            if self._heard or isinstance(exc, h11.RemoteProtocolError):
+            unwelcome = wants_another(exc)
+            if self._heard or unwelcome or isinstance(exc, h11.RemoteProtocolError):
                 raise failure(self._request.url, exc) from exc
             raise HungUp(f"{self._request.url}: {exc}") from exc
         return self._response(head)
@@ -71,11 +72,11 @@ class Exchange:
         )
         end = self._talk.send(h11.EndOfMessage()) if body is None else None
         assert head is not None
-        if isinstance(body, bytes):
-            await self._wire.send(head + body)
-            return False
-        await self._wire.send(head)
-        if body is None or end is not None:
+        try:
+            await self._wire.send(head + body if isinstance(body, bytes) else head)
+        except OSError:
+            return True
+        if not isinstance(body, Upload) or end is not None:
             return False
         return await self._upload(body, scope)
 

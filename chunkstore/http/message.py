@@ -62,6 +62,9 @@ class Request:
     private: frozenset[str] = frozenset()
     """Names of headers, in lower case, that no other site is shown, besides the usual ones."""
 
+    is_redirected: bool = False
+    """Whether another site led here: this one is not shown who we are."""
+
     @property
     def is_repeatable(self) -> bool:
         """Say whether asking twice does no harm."""

@@ -27,7 +27,7 @@ class Proxies:
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Proxies:
-        """Read the variables that everyone knows; raises Malformed for a proxy that is no url."""
+        """Read the variables that everyone knows; raises Malformed for what is no http(s) url."""
         exceptions = _variable(environment, "no_proxy").lower().split(",")
         return cls(
             _proxy(environment, "http_proxy"),
@@ -80,10 +80,10 @@ def _proxy(environment: Mapping[str, str], name: str) -> Url | None:
     text = _variable(environment, name) or _variable(environment, "all_proxy")
     if not text:
         return None
-    proxy = Url.parse(text if "://" in text else f"http://{text}")
-    if proxy.scheme != "http":
-        raise Malformed(f"{name}: only http proxies are understood, not {proxy.scheme}")
-    return proxy
+    try:
+        return Url.parse(text if "://" in text else f"http://{text}")
+    except Malformed as exc:
+        raise Malformed(f"{name}: {exc}") from exc
 
 
 def _variable(environment: Mapping[str, str], name: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from chunkstore import Buffer, Corrupt, Malformed, Refused, Unreachable
-from chunkstore.http import Client, Deadlines, Proxies, Request, Upload, Url
+from chunkstore.http import Client, Deadlines, Proxies, Request, Trust, Upload, Url
 from chunkstore.origins.http import HttpOrigin
 from fixtures.certificates import self_signed
 from fixtures.faulty import FaultyServer, Raw, Status, redirect
@@ -228,7 +228,7 @@ async def test_https_is_read_where_its_certificate_is_trusted(tmp_path: Path) ->
     server = FaultyServer({"/blobs/a": BIG})
     async with AsyncExitStack() as stack:
         url = f"https://127.0.0.1:{await _tls(server, tmp_path, stack)}"
-        with Client(ca_file=tmp_path / "server.pem") as client:
+        with Client(trust=Trust(ca_file=tmp_path / "server.pem")) as client:
             origin = HttpOrigin(url, client)
             for start in (0, 100, 1_000_000):
                 into = bytearray(1_500_000)
@@ -237,7 +237,7 @@ async def test_https_is_read_where_its_certificate_is_trusted(tmp_path: Path) ->
             assert client.idle == 1
         with Client() as stranger, pytest.raises(Refused, match="certificate is not trusted"):
             await stranger.get(f"{url}/blobs/a", 10)
-        with Client(ca_file=tmp_path / "server.pem") as client:
+        with Client(trust=Trust(ca_file=tmp_path / "server.pem")) as client:
             body = Upload(10_000, partial(_parts, 2000))
             server.plan[:] = [Status(code=201)]
             async with client.request(Request("PUT", Url.parse(url), body=body)) as response:
@@ -259,7 +259,7 @@ async def test_https_goes_through_a_tunnel_whose_password_the_server_never_sees(
         with (
             Client(
                 proxies=Proxies.of({"https_proxy": way.replace("//", "//me:it@")}),
-                ca_file=tmp_path / "server.pem",
+                trust=Trust(ca_file=tmp_path / "server.pem"),
             ) as client,
             pytest.raises(Refused, match="certificate"),
         ):

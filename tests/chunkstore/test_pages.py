@@ -65,7 +65,8 @@ async def test_pages_that_readers_got_are_let_go_of(
     await _filled(nursery, cache)
     pages = Pages(cache)
     assert pages.has(0)
-    await trio.sleep(60)  # what was new is on the disk by now
+    os.fsync(pages.fd)  # as the kernel does it within a minute
+    await trio.sleep(60)
     assert not pages.has(0)
     os.close(pages.fd)
 
@@ -89,6 +90,7 @@ async def test_large_pieces_are_read_past_the_page_cache(
 ) -> None:
     store = await _filled(nursery, cache)
     pages = Pages(cache)
+    os.fsync(pages.fd)
     await trio.sleep(60)
     pages.drop()
     for index in (1, 4):
@@ -108,6 +110,7 @@ async def test_small_pieces_are_views_of_pages_that_stay_a_moment(
 ) -> None:
     store = await _filled(nursery, cache)
     pages = Pages(cache)
+    os.fsync(pages.fd)
     await trio.sleep(60)
     pages.drop()
     found = store.look([MADE.extent(5)])
@@ -123,6 +126,7 @@ async def test_replies_in_flight_do_not_share_memory(
 ) -> None:
     store = await _filled(nursery, cache)
     pages = Pages(cache)
+    os.fsync(pages.fd)
     await trio.sleep(60)
     pages.drop()
     found: dict[int, bytes] = {}

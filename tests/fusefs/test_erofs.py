@@ -181,10 +181,10 @@ def test_stalled_origin_holds_no_end_up(tmp_path: Path, image: Path, way: str) -
         until(lambda: made.status()["waiting_reads"])
         if way == "signal":
             os.kill(made.supervisor, signal.SIGTERM)
-            until(lambda: not any(made.state.glob("*/control")), 10.0)
+            until(lambda: not any(made.state.glob("*/control")))
         else:
             unmount(made.path, lazy=True, state=made.state)
-        reader.join(10.0)
+        reader.join(20.0)
         assert errors == [errno.EIO]
         _assert_nothing_left(made, *pids)
 
