@@ -3,7 +3,8 @@
     python -m tests.longer.eviction [--seconds 60] [FOLDER]
 
 One daemon per driver, four readers of each, direct reads and page cache, and ``cache gc`` beside
-them: every byte is compared with the source. Needs root and 400 MiB in FOLDER.
+them; a third mount, with a cache as small of its own, downloads from both while they evict. Every
+byte is compared with the source. Needs root and 400 MiB in FOLDER.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from fixtures.command import Naiad
 from fixtures.rangeserver import RangeServer
+from fixtures.services import service
 
 SIZE = 96 << 20
 _OPTIONS = "--cache-limit", "24MiB", "--prefetch", "none"
@@ -61,19 +64,26 @@ def main(folder: Path, seconds: float) -> None:
         naiad = Naiad(scratch)
         try:
             naiad.run("build", scratch / "tree", scratch / "image", "--chunk-size", "256KiB")
-            with RangeServer(scratch / "image") as server:
-                _readers(naiad, server.url, source, seconds)
+            with (
+                RangeServer(scratch / "image") as server,
+                service(naiad, "scheduler", "--listen", "127.0.0.1:0") as scheduler,
+            ):
+                _readers(naiad, server.url, scheduler.address, source, seconds)
                 sent = server.statistics.sent
         finally:
             naiad.close()
     print(f"the origin sent {sent >> 20} MiB for an image of {SIZE >> 20} MiB")
 
 
-def _readers(naiad: Naiad, url: str, source: Path, seconds: float) -> None:
+def _readers(naiad: Naiad, url: str, scheduler: str, source: Path, seconds: float) -> None:
+    options = (*_OPTIONS, "--scheduler", scheduler)
     places = [
-        naiad.mount(url, *_OPTIONS, "--driver", driver, mountpoint=naiad.folder / driver)
+        naiad.mount(url, *options, "--driver", driver, mountpoint=naiad.folder / driver)
         for driver in ("fuse", "erofs")
     ]
+    own = "--cache", str(naiad.folder / "own"), "--driver", "fuse", "--no-upload"
+    child = naiad.mount(url, *options, *own, mountpoint=naiad.folder / "child")
+    places.append(child)
     readers = [
         subprocess.Popen(
             [sys.executable, "-c", _READ, source, place / "data", str(seconds), str(number)],
@@ -94,6 +104,10 @@ def _readers(naiad: Naiad, url: str, source: Path, seconds: float) -> None:
         status = naiad.status(place)
         told = {name: status[name] for name in ("driver", "ready_bytes", "restarts", "last_error")}
         print(told, status["sources"])
+    sources = naiad.status(child)["sources"]
+    assert isinstance(sources, Mapping)
+    if not sources["peer"]["bytes"]:
+        raise SystemExit("nothing was uploaded")
 
 
 _READ = """
