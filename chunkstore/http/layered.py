@@ -34,7 +34,7 @@ class LayeredTls:
         while rest:
             rest = rest[await self._do(lambda part=rest[:_RECEIVE]: self._tls.write(part)) :]  # type: ignore[misc]
 
-    async def receive_into(self, into: memoryview) -> int:
+    async def receive_into(self, into: memoryview, *, certain: bool = False) -> int:
         """Receive at least one byte into *into*; return how many, 0 when there will be none."""
         try:
             return await self._do(lambda: self._tls.read(len(into), into))  # type: ignore[arg-type, return-value]
