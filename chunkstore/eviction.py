@@ -207,10 +207,15 @@ def idle(place: Place) -> bool:
 
 
 def _punch(files: list[CacheFile], size: int) -> int:
-    """Evict the least used chunks, those of one file together; return the bytes freed."""
+    """Evict the least used chunks, those of one file together; return the bytes freed.
+
+    A file that gives nothing is in use, by a reply that waits for what waits for this: it would
+    lose one chunk after the other, which has to be fetched again, and no bytes.
+    """
     freed = together = 0
     batch: list[int] = []
-    chunks = _least_used(files)
+    busy: set[CacheFile] = set()
+    chunks = (found for found in _least_used(files) if found[0] not in busy)
     entry = next(chunks, None)
     while entry is not None and freed < size:
         file, index, chunk_size = entry
@@ -218,7 +223,12 @@ def _punch(files: list[CacheFile], size: int) -> int:
         together += chunk_size
         entry = next(chunks, None)
         if entry is None or entry[0] is not file or together >= min(BATCH, size - freed):
-            freed += file.evict(batch, PATIENCE)
+            got = file.evict(batch, PATIENCE)
+            if not got:
+                busy.add(file)
+                if entry is not None and entry[0] is file:
+                    entry = next(chunks, None)
+            freed += got
             batch, together = [], 0
     return freed
 

@@ -90,11 +90,14 @@ class Download(Wishes):
     # What readers want.
 
     async def bring(self, wishes: Sequence[Wish], urgent: Callable[[Wish], bool]) -> None:
-        """Wait until every wish has come; raises what kept one from coming."""
+        """Wait until every wish has come, or is *elsewhere*; raises what kept one from coming."""
         now = trio.current_time()
+        if any(self.chooser.held >> wish.chunk.index & 1 for wish in wishes):
+            self._holding.refresh()  # else they were evicted, and it was not noticed yet
         for wish in wishes:
             self._wishes[wish.chunk.index] = wish
             self.chooser.want(wish.chunk.index, READER if urgent(wish) else 1, now)
+            self._look(wish)
         self.act()
         try:
             for wish in wishes:
@@ -179,6 +182,8 @@ class Download(Wishes):
         now = trio.current_time()
         if added:
             self.chooser.holds(added, now)
+            for piece in [piece for piece in self._wishes if added >> piece & 1]:
+                self._look(self._wishes[piece])
         if dropped:
             self.chooser.dropped(dropped, now)
         self.act()
@@ -295,7 +300,7 @@ class Download(Wishes):
         wish = self._wishes.get(ask.piece, wish)  # a reader may have come since
         if not wish.done.is_set():
             try:
-                await wish.deliver(wish.chunk, data)
+                await self._deliver(wish, data)
             except Corrupt as exc:
                 logger.warning("corrupt piece host=%s %s", ask.host.hex(), exc)
                 self._settle(ask, self.chooser.corrupt)
@@ -370,7 +375,7 @@ class Download(Wishes):
         async def deliver(chunk: Chunk, data: Buffer) -> None:
             wish = self._wishes.get(chunk.index, left[chunk.index])
             if not wish.done.is_set():
-                await wish.deliver(wish.chunk, data)
+                await self._deliver(wish, data)
             left.pop(chunk.index, None)
             self._add("origin", len(data))
             self._landed(wish)

@@ -48,9 +48,10 @@ class PeerSource:
             else:
                 wishes.append(Wish(blob, chunk, deliver, self._origin, self._count))
         await download.bring(wishes, self._urgent)
+        taken += [wish.chunk for wish in wishes if wish.elsewhere]
         if taken:
             # Another store's wish for these was waited for long enough, or is for another chunk
-            # of that number.
+            # of that number; or such a chunk is here.
             await self._origin.fetch(blob, taken, deliver)
 
     async def take_all(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from chunkstore import Blob, Chunk, ChunkSource, ChunkstoreError, Deliver
+from chunkstore import Blob, Buffer, Chunk, ChunkSource, ChunkstoreError, Deliver
 
 from .choosing import Chooser
 
@@ -28,6 +28,10 @@ class Wish:
     failure: ChunkstoreError | None = None
     failures: int = 0
     """Of the origin."""
+    arriving: bool = False
+    """Its bytes are being delivered."""
+    elsewhere: bool = False
+    """It was not delivered, because something else brought what has its number."""
 
     def end(self, failure: ChunkstoreError | None = None) -> None:
         """Let whoever waits go on."""
@@ -69,6 +73,22 @@ class Wishes:
         if wish is None and self._everything is not None:
             wish = self._everything.wish(piece)
         return wish
+
+    def _look(self, wish: Wish) -> None:
+        """End a wish that nobody will be asked for: its number is held."""
+        if self.chooser.held >> wish.chunk.index & 1 and not wish.arriving:
+            wish.elsewhere = True
+            self._landed(wish)
+
+    async def _deliver(self, wish: Wish, data: Buffer) -> None:
+        """Deliver a chunk; raises ChunkstoreError."""
+        wish.arriving = True
+        try:
+            await wish.deliver(wish.chunk, data)
+        except ChunkstoreError:
+            wish.arriving = False
+            self._look(wish)
+            raise
 
     def _landed(self, wish: Wish) -> None:
         if self._wishes.get(wish.chunk.index) is wish:
