@@ -5,7 +5,9 @@
 
 DIR is a root directory, such as ``debootstrap --variant=minbase --include=python3-numpy bookworm
 DIR`` makes, and COMMAND what runs in it, quoted. Everything is cold for each run: content,
-snapshots, caches of snapshotters, page cache. Bytes are those that pass the link to the registry.
+snapshots, caches of snapshotters, page cache; but the clients have been run once since, as those of
+a node in use have, unless ``--cold-clients`` asks otherwise. Bytes are those that pass the link to
+the registry.
 With ``--keep`` the images are pushed once, whatever the runs; ``--runs 0`` does only that.
 Needs root, containerd, runc, docker-registry and skopeo; for stargz Debian's ctr-remote and a
 ``containerd-stargz-grpc``, which Debian has only the library of.
@@ -28,6 +30,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from shutil import which
 
 import click
 
@@ -90,6 +93,7 @@ class Bench:
         self.bytes: dict[str, list[int]] = {}
         self.pulls: dict[str, list[float]] = {}
         """Seconds that the pull alone has taken."""
+        self.cold_clients = False
 
     def prepare(self, name: str, tree: Path, command: Sequence[str]) -> None:
         """Push the image of *tree* in every form, but those that are there."""
@@ -136,12 +140,20 @@ class Bench:
         snapshotter = what.partition(" ")[0]
         self._clean(snapshotter)
         drop_caches()
+        if not self.cold_clients:
+            self._run_clients()
         program = Program(command)
         found = readiness(self.node, self.containerd, image, snapshotter, program, rate)
         assert found.output, "the program says a line"
         self.pulls.setdefault(what, []).append(found.pull)
         self.bytes.setdefault(what, []).append(found.fetched)
         return found.total
+
+    def _run_clients(self) -> None:
+        self.node.naiad.run("pull", "--help")
+        for client in ("ctr", "ctr-remote"):
+            if which(client):
+                subprocess.run([client, "--help"], check=True, stdout=subprocess.DEVNULL)
 
     def _clean(self, snapshotter: str) -> None:
         """Have a containerd without images, and a *snapshotter* that knows nothing."""
@@ -207,6 +219,7 @@ def ready(stargz: Path | None, keep: Path | None) -> Iterator[Bench]:
 @click.option("--crowd", default=50, show_default=True, help="Containers at once; 0: none.")
 @click.option("--link", "links", type=click.Choice(list(RATES)), multiple=True)
 @click.option("--only", type=click.Choice([*CONTENDERS]), multiple=True)
+@click.option("--cold-clients", is_flag=True, help="Measure also how clients come from the disk.")
 @click.option("--keep", type=click.Path(file_okay=False, path_type=Path))
 def main(  # noqa: PLR0913  # one for each option
     images: tuple[str, ...],
@@ -216,6 +229,7 @@ def main(  # noqa: PLR0913  # one for each option
     crowd: int,
     links: tuple[str, ...],
     only: tuple[str, ...],
+    cold_clients: bool,
     keep: Path | None,
 ) -> None:
     """Measure each image over each link."""
@@ -227,6 +241,7 @@ def main(  # noqa: PLR0913  # one for each option
         if (what in only if only else stargz is not None or not what.startswith("stargz"))
     ]
     with ready(stargz, keep) as bench:
+        bench.cold_clients = cold_clients
         for tree, text in zip(images[::2], images[1::2], strict=True):
             name, command = Path(tree).name, shlex.split(text)
             bench.prepare(name, Path(tree), command)
