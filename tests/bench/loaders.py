@@ -34,7 +34,7 @@ Loaded = Iterator[tuple[str, object]]
 
 
 def in_order(paths: Sequence[Path]) -> Loaded:
-    """Load tensor by tensor, in the order that the file has."""
+    """Load tensor by tensor, in the order of `keys`: of names, as files are written, too."""
     for path in paths:
         with safe_open(path, framework="np") as file:
             for name in file.keys():  # noqa: SIM118  # it is no mapping
