@@ -129,8 +129,14 @@ class Light:
             await self._say(messages.Held(1, body.pieces))
 
 
-def clients(numbers: range, port: int, seconds: float, every: float, into: Queue[object]) -> None:
-    """Run hosts; put what they saw once all were there into a queue."""
+def clients(
+    numbers: range, port: int, pace: tuple[float, float], there: Queue[object], into: Queue[object]
+) -> None:
+    """Run hosts; tell *there* when all have come, and *into* what they saw from then on.
+
+    *pace* is for how many seconds, and how many lie between two HELDs.
+    """
+    seconds, every = pace
     _many_files()
 
     async def main() -> list[Light]:
@@ -139,7 +145,7 @@ def clients(numbers: range, port: int, seconds: float, every: float, into: Queue
             for host in hosts:
                 nursery.start_soon(host.run, port)
                 await trio.sleep(ARRIVAL / len(hosts))
-            into.put("all are there")
+            there.put(numbers)
             for host in hosts:
                 host.told = host.heard = 0
                 host.took.clear()
@@ -207,6 +213,7 @@ def main() -> None:
         try:
             _poll(lambda: _answers(port))
             into: Queue[object] = multiprocessing.get_context("spawn").Queue()
+            there: Queue[object] = multiprocessing.get_context("spawn").Queue()
             share = told.hosts // told.clients
             made = [
                 multiprocessing.get_context("spawn").Process(
@@ -215,8 +222,8 @@ def main() -> None:
                     args=(
                         range(1 + n * share, 1 + n * share + share),
                         port,
-                        told.seconds,
-                        told.every,
+                        (told.seconds, told.every),
+                        there,
                         into,
                     ),
                 )
@@ -225,7 +232,7 @@ def main() -> None:
             for process in made:
                 process.start()
             for _ in made:
-                into.get(timeout=60 + ARRIVAL * 10)
+                there.get(timeout=60 + ARRIVAL * 10)
             began, busy = time.monotonic(), _cpu(scheduler.pid)
             results: list[tuple[int, int, list[float]]] = [
                 into.get(timeout=told.seconds * 10 + 60)  # type: ignore[misc]
