@@ -32,7 +32,7 @@ STEP = 1 << 20
 LOCKED = 0.005
 """Seconds until a file that an evictor has locked is tried again."""
 
-GATHERED = 64 << 10
+GATHERED = 128 << 10
 """Bytes of a body that are waited for together: over a link of 100 Mbit/s they come in packets, and
 a task switch for each of them costs more than all else that is done with a piece."""
 

@@ -6,88 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fixtures.choosingchild import ALL, MIB, PIECES, Child, parent, pieces
 from fixtures.swarmhosts import TASK, description
 from p2p import messages, runs
-from p2p.choosing import AHEAD, READER, Ask, Choice, Chooser, Patience
-from p2p.messages import Body, Parent
-
-PIECES = 64
-MIB = 1 << 20
-
-
-class Child:
-    """A chooser, its parents, and what it has said."""
-
-    def __init__(self, bulk: bool = False, scheduled: bool = True, seed: int = 1) -> None:
-        self.now = 100.0
-        self.chooser = Chooser(7, TASK, description(PIECES), Random(seed), Patience())
-        self.chooser.want_all(bulk)
-        self.asks: dict[int, Ask] = {}
-        self.origin: list[int] = []
-        self.complaints: list[tuple[bytes, int]] = []
-        self.said: list[Body] = []
-        self.last = Choice()
-        if scheduled:
-            self.said += self.chooser.join(self.now)
-
-    def parents(self, *haves: int, regular: bool = True) -> None:
-        """Give it parents 1, 2, … that have these pieces."""
-        hosts = [parent(number) for number in range(1, len(haves) + 1)]
-        if regular:
-            self.chooser.take(messages.Parents(7, hosts), self.now)
-        self.step()
-        for host, have in zip(hosts, haves, strict=True):
-            self.chooser.linked(host.host, self.now)
-            body = messages.Have(1, True, runs.encode(have))
-            self.chooser.have(host.host, body, self.now)
-
-    def step(self, seconds: float = 0.0) -> list[Ask]:
-        """Let time pass, with every waking; return what was asked for."""
-        until = self.now + seconds
-        asked = self._choose()
-        while self.last.wake <= until:
-            assert self.last.wake > self.now or self.last.wake == self.now
-            self.now = max(self.now + 1e-6, self.last.wake)
-            asked += self._choose()
-        self.now = until
-        return asked
-
-    def answer(self, ask: Ask, seconds: float = 0.0) -> list[Ask]:
-        """Let a piece arrive."""
-        asked = self.step(seconds)
-        if self.asks.pop(ask.number, None):
-            self.chooser.arrived(ask.number, MIB, self.now)
-        return asked + self.step()
-
-    def heard(self, kind: type[Body]) -> list[Body]:
-        return [body for body in self.said if isinstance(body, kind)]
-
-    def absent(self) -> int:
-        """Return how many pieces it said that its parents have not and claim."""
-        reports = self.heard(messages.Report)
-        return sum(each.absent for each in reports if isinstance(each, messages.Report))
-
-    def _choose(self) -> list[Ask]:
-        self.last = self.chooser.choose(self.now)
-        self.origin += self.last.origin
-        self.complaints += self.last.complaints
-        self.said += self.last.control
-        for ask in self.last.asks:
-            self.asks[ask.number] = ask
-        for ask in self.last.cancels:
-            self.asks.pop(ask.number, None)
-        return self.last.asks
-
-
-def parent(number: int) -> Parent:
-    return Parent(number.to_bytes(16, "big"), f"10.0.0.{number}:1", "peer")
-
-
-def pieces(asks: list[Ask]) -> list[int]:
-    return sorted(ask.piece for ask in asks)
-
-
-ALL = runs.full(PIECES)
+from p2p.choosing import AHEAD, READER, Ask, Chooser
 
 
 def test_a_readers_piece_is_asked_for_at_once_beyond_every_window() -> None:
