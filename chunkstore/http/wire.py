@@ -28,8 +28,8 @@ would cost more than its decryption."""
 _LEAST_MARK, _MOST_MARK = 16 << 10, 512 << 10
 """Bytes for which the kernel may be told to wait; below the least it wakes for every one."""
 
-_MOMENT = 0.002
-"""Seconds that such a wait should take: nobody notices them."""
+_MOMENT = 0.005
+"""Seconds that such a wait should take; what ends a range is not waited for any longer."""
 
 
 class Wire(Protocol):
