@@ -48,6 +48,11 @@ def _requests(naiad: Naiad, mount: Path, kind: str, work: Callable[[], object]) 
     return count() - before
 
 
+def _fewest(naiad: Naiad, mount: Path, kind: str, work: Callable[[], object]) -> int:
+    """Return what ``_requests`` does at best: others may empty this machine's caches meanwhile."""
+    return min(_requests(naiad, mount, kind, work) for _ in range(3))
+
+
 def _stat_all(folder: Path) -> None:
     for place, _, names in os.walk(folder):
         for name in names:
@@ -58,7 +63,7 @@ def _stat_all(folder: Path) -> None:
 def test_a_sequential_reader_is_served_in_large_pieces(
     naiad: Naiad, tmp_path: Path, driver: str
 ) -> None:
-    mount = naiad.mount(_image(tmp_path, {"large": 16 * MIB}), "--driver", driver)
+    mount = naiad.mount(_image(tmp_path, {"large": 6 * MIB}), "--driver", driver)
     with (mount / "large").open("rb", buffering=0) as file:
 
         def read() -> None:
@@ -69,8 +74,8 @@ def test_a_sequential_reader_is_served_in_large_pieces(
         read()
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         # The first megabyte comes in small ones: so a reader's pace is found out.
-        assert _requests(naiad, mount, "reads", read) <= 20 + 16
-        assert _requests(naiad, mount, "reads", read) == 0
+        assert _requests(naiad, mount, "reads", read) <= 10 + 16
+        assert _fewest(naiad, mount, "reads", read) == 0
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
@@ -95,10 +100,10 @@ def test_what_a_listing_told_is_not_asked_for_again(naiad: Naiad, tmp_path: Path
     listed = _requests(naiad, mount, "answered", lambda: _stat_all(mount))
     assert listed <= 1 + 7 * 3, "of each folder: opened, read, read to its end"
     paths = [mount / name for name in names]
-    assert _requests(naiad, mount, "answered", lambda: [path.lstat() for path in paths]) == 0
+    assert _fewest(naiad, mount, "answered", lambda: [path.lstat() for path in paths]) == 0
 
 
 def test_with_erofs_metadata_is_no_business_of_the_daemon(naiad: Naiad, tmp_path: Path) -> None:
     names = {f"{folder}/{number}": 10 for folder in range(6) for number in range(20)}
     mount = naiad.mount(_image(tmp_path, names), "--driver", "erofs")
-    assert _requests(naiad, mount, "answered", lambda: _stat_all(mount)) == 0
+    assert _fewest(naiad, mount, "answered", lambda: _stat_all(mount)) == 0
