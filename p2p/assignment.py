@@ -13,6 +13,8 @@ from random import Random
 from .evaluator import Evaluator, Limits, fit
 from .resource import Host, Peer, Task
 
+MUCH = 8
+"""Pieces; a host that has fewer is as good as one that just came."""
 ELSEWHERE = 1
 """Places for hosts of other IDCs."""
 
@@ -41,6 +43,7 @@ def fill(
     score = evaluator.scores(peer, limits)
     scored = sorted(found, key=lambda host: score(host, parts.get(host.id)), reverse=True)
     chosen = scored[:empty]
+    _feed(peer, chosen, scored[empty:], parts)
     _mix(peer, chosen, scored[empty:])
     for host in chosen:
         peer.parents[host.id] = host
@@ -55,6 +58,20 @@ def remove(peer: Peer, host: bytes) -> bool:
         return False
     parent.children -= 1
     return True
+
+
+def _feed(peer: Peer, chosen: list[Host], rest: list[Host], parts: dict[bytes, Peer]) -> None:
+    """Put a host that has much in the last place where all would have little that a peer lacks."""
+    missing = peer.missing
+
+    def gives(host: Host) -> int:
+        part = parts.get(host.id)
+        return (part.held & missing).bit_count() if part else 0
+
+    given = max(map(gives, [*peer.parents.values(), *chosen]))
+    able = [host for host in rest if gives(host) > MUCH + 2 * given]
+    if able:
+        chosen[-1] = min(able, key=lambda host: host.children)
 
 
 def _mix(peer: Peer, chosen: list[Host], rest: list[Host]) -> None:
