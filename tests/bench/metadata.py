@@ -21,7 +21,7 @@ from pathlib import Path
 
 import click
 
-from .reading import mounted
+from .reading import mounted, served
 from .side_by_side import Table, drop_caches, naiad, own_memory, seconds
 from .trees import source_tree
 
@@ -106,11 +106,11 @@ def grep(root: Path) -> None:
     subprocess.run(words, stdout=subprocess.DEVNULL, check=False)
 
 
-def cache_empty(image: Path, mountpoint: Path, cache: Path, driver: str, names: list[str]) -> float:
+def cache_empty(image: str, mountpoint: Path, cache: Path, driver: str, names: list[str]) -> float:
     """Return microseconds per small file that has to be fetched, one after the other."""
     shutil.rmtree(cache, ignore_errors=True)
-    with mounted(str(image), mountpoint, cache, "--driver", driver, "--prefetch", "none"):
-        return open_read_all(sample(mountpoint, names, 3000))
+    with mounted(image, mountpoint, cache, "--driver", driver, "--prefetch", "none"):
+        return open_read_all([f"{mountpoint}/{name}" for name in names])
 
 
 def first_ls(image: Path, mountpoint: Path, cache: Path, driver: str) -> float:
@@ -165,11 +165,20 @@ def mount_rows(table: Table, image: Path, scratch: Path, names: list[str]) -> No
         for driver in DRIVERS
     }
     table.row("mount to the end of the first ls", "s", {**ready, "imports alone": imports})
-    empty = {
-        f"naiad {driver}": lambda d=driver: cache_empty(image, mountpoint, cache, d, names)
-        for driver in DRIVERS
-    }
-    table.row("open+read of a small file, cache empty", "us", empty)
+    chosen = random.Random(5).sample(names, min(3000, len(names)))
+    orders = {"in no order": chosen, "folder by folder": sorted(chosen)}
+    orders["every one of some folders"] = names[: len(chosen)]
+    with served(image) as url:
+        for where, origin in ("a directory", str(image)), ("loopback HTTP", url):
+            for order, few in orders.items():
+                empty = {
+                    f"naiad {name}": lambda d=name, o=origin, f=few: cache_empty(
+                        o, mountpoint, cache, d, f
+                    )
+                    for name in DRIVERS
+                }
+                what = f"small file from {where}, {order}"
+                table.row(what, "us", empty)
 
 
 @click.command()
