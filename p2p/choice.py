@@ -23,6 +23,8 @@ class Patience:
     reader: float = 0.5
     """Seconds without a word of the scheduler before a reader's piece comes from the origin."""
     others: float = 5.0
+    alone: float = 2.0
+    """Seconds with nothing to ask for after which all is read where no scheduler is there."""
     gather: float = 1.0
     """Seconds for which HELD is gathered."""
     stall_first: float = 2.0

@@ -14,7 +14,8 @@ a grant, or that somebody is getting it.
 An answer that is later than 95 of 100 of its parent are gets a second request elsewhere, for
 readers always and for others at the end, when nothing else is left to ask for. A request without an
 answer for much longer is given up, and a parent with three of those is no use. Where the scheduler
-does not answer, the origin is asked after half a second for a reader, five otherwise.
+does not answer, the origin is asked after half a second for a reader, five otherwise; where there
+is none, all of a task is read after two.
 """
 
 from __future__ import annotations
@@ -250,7 +251,7 @@ class Chooser(Tidings):
             return
         if missing & ~self._book.asked:
             self._hunger.starve(now)
-            if not self._scheduled and now - self._hunger.since >= self.patience.others:
+            if not self._scheduled and now - self._hunger.since >= self.patience.alone:
                 self._help_itself(missing & ~self._book.asked)
             return
         for request in list(self._book.open.values()):
@@ -356,7 +357,7 @@ class Chooser(Tidings):
         if self._scheduled:
             wake = min(wake, self._flush, self._hunger.due)
         elif self.bulk and len(self._book.reading) < READS_UNASKED:
-            helps = self._hunger.since + self.patience.others
+            helps = self._hunger.since + self.patience.alone
             wake = helps if now < helps < wake else wake
         if self._demands:
             for demand in self._demands.values():
