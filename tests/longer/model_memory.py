@@ -1,6 +1,7 @@
 """Models and memory: many loads beside little of it, and many processes with one model.
 
-    python -m tests.longer.model_memory [--mb 500] [--loads 8] [--shared-mb 2000] [FOLDER]
+    python -m tests.longer.model_memory [--mb 500] [--loads 8] [--shared-mb 2000]
+                                       [--only little|shared] [FOLDER]
 
 Little: a daemon in a control group of 512 MiB, from which so many models are loaded at once. None
 of its processes may be killed for want of memory, and all loads must end right. Shared: as many
@@ -146,10 +147,13 @@ def _settle(measure: Callable[[], int], most: float) -> float:
 @click.option("--mb", default=500)
 @click.option("--loads", default=8)
 @click.option("--shared-mb", default=2000)
-def main(folder: Path, mb: int, loads: int, shared_mb: int) -> None:
-    """Run both."""
+@click.option("--only", type=click.Choice(["little", "shared"]))
+def main(folder: Path, mb: int, loads: int, shared_mb: int, only: str | None) -> None:
+    """Run both, or one."""
     faults = []
     for work, size in ((little, mb), (shared, shared_mb)):
+        if only not in (None, work.__name__):
+            continue
         with tempfile.TemporaryDirectory(prefix="naiad-memory-", dir=folder) as scratch:
             place = Path(scratch)
             with naiad(place) as command:
