@@ -35,7 +35,8 @@ def example(option: click.Option, file: Path) -> str:
         return f'"{file if option.type.dir_okay is False else file.parent}"'
     if isinstance(option.type, click.IntRange):
         return str(option.type.max)
-    return {"ADDRESS": '"10.0.0.1:7000"', "DURATION": '"7s"'}.get(option.type.name, '"7"')
+    texts = {"ADDRESS": "10.0.0.1:7000", "DURATION": "7s", "PATTERN": "https://a.example/*"}
+    return f'"{texts.get(option.type.name, "7")}"'
 
 
 def read(command: click.Command, file: Path, settings: str) -> click.Context:
