@@ -35,6 +35,10 @@ PATIENCE = 8
 TRIED_EVERY = 64
 """Requests after which it is tried anew."""
 
+PREEMPTED, LEFT_BE = 500e-6, 256
+"""Seconds between two looks that show that others want the processor, and requests for which it is
+left to them: whoever sleeps gets it sooner than who does not."""
+
 
 class Turn:
     """The lock of those who read requests: whoever gives it back may take it again at once.
@@ -81,12 +85,12 @@ class Readiness:
     async def wait(self, fd: int) -> None:
         """Return when *fd* is readable."""
         now = self._clock()
-        if now - self._since < TURN and self._soon(self._poll(fd), now + self._linger):
+        if now - self._since < TURN and self._soon(self._poll(fd), now):
             return
         await trio.lowlevel.wait_readable(fd)
         self._since = self._clock()
 
-    def _soon(self, poll: Callable[[float], object], end: float) -> bool:
+    def _soon(self, poll: Callable[[float], object], now: float) -> bool:
         """Say whether it is readable at once, or soon where that has been worth while."""
         if poll(0):
             return True
@@ -95,8 +99,14 @@ class Readiness:
             if self._untried < TRIED_EVERY:
                 return False
             self._untried, self._patience = 0, 1
-        while self._clock() < end:
-            if poll(0):
+        end = now + self._linger
+        while now < end:
+            ready, looked = bool(poll(0)), now
+            now = self._clock()
+            if now - looked > PREEMPTED:
+                self._patience, self._untried = 0, -LEFT_BE
+                return ready
+            if ready:
                 self._patience = min(self._patience + 1, PATIENCE)
                 return True
         self._patience -= 1

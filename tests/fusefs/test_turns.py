@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from fusefs.turns import LINGER, PATIENCE, TURN, Readiness, Turn
+from fusefs.turns import LINGER, PATIENCE, PREEMPTED, TRIED_EVERY, TURN, Readiness, Turn
 
 
 @pytest.fixture
@@ -145,6 +145,40 @@ async def test_to_look_longer_is_given_up_where_it_is_in_vain(
     patient = [await waited() for _ in range(PATIENCE + 2)]
     assert min(patient[:PATIENCE]) > 5
     assert patient[PATIENCE:] == [1, 1]
+
+
+async def test_to_look_longer_is_left_be_where_others_want_the_processor(
+    ends: tuple[socket.socket, socket.socket],
+) -> None:
+    ours, its = ends
+    now = 0.0
+    step = LINGER / 10
+    looks = 0
+
+    def clock() -> float:
+        nonlocal now, looks
+        looks += 1
+        now += step
+        return now
+
+    async def waited() -> int:
+        before = looks
+        with trio.move_on_after(0.001):
+            await readiness.wait(ours.fileno())
+        return looks - before
+
+    readiness = Readiness(clock=clock)
+    its.send(b"first")
+    await readiness.wait(ours.fileno())
+    ours.recv(16)
+    step = 1.2 * PREEMPTED
+    assert await waited() == 2, "a step too long"
+    step = TURN
+    its.send(b"second")
+    await readiness.wait(ours.fileno())
+    ours.recv(16)
+    step = LINGER / 1000
+    assert [await waited() for _ in range(TRIED_EVERY + 5)] == [1] * (TRIED_EVERY + 5)
 
 
 async def _note(ran: list[bool]) -> None:
