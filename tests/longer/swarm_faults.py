@@ -22,6 +22,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -154,11 +155,16 @@ def _kill_seed(scene: Scene) -> None:
 
 
 def _kill_origin(scene: Scene) -> None:
-    """Kill it once the swarm, its seed left out, holds everything."""
-    while scene.site.swarm_state()["tasks"][0]["state"] != "complete":
-        time.sleep(0.2)
-    scene.site.origin.signal(signal.SIGKILL)
-    print(f"   all is there after {scene.now:.1f} s: the origin is killed")
+    """Kill it once the swarm, its seed left out, holds everything, while hosts are looked at."""
+
+    def watch() -> None:
+        task = scene.site.swarm_state()["tasks"][0]
+        while task["held"] != task["pieces"]:
+            task = scene.site.swarm_state()["tasks"][0]
+        scene.site.origin.signal(signal.SIGKILL)
+        print(f"   all is there after {scene.now:.1f} s: the origin is killed")
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _cut_origin(scene: Scene) -> None:
