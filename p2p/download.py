@@ -310,16 +310,13 @@ class Download(Wishes):
                 self._end(wish, exc)
                 return
             wish.counted(len(data), stored_size)
-            self._add("peer", len(data))
+            self._received["peer"] = self._received.get("peer", 0) + len(data)
             self._landed(wish)
         logger.debug("came piece=%d host=%s", ask.piece, ask.host.hex()[:8])
         self._asks.pop(ask.number, None)
         self.chooser.arrived(ask.number, wish.chunk.size, trio.current_time())
         self._holding.note(wish.chunk.index)
         self.act()
-
-    def _add(self, source: str, size: int) -> None:
-        self._received[source] = self._received.get(source, 0) + size
 
     def damaged(self, ask: Ask, reason: str) -> None:
         """Note that what a parent sent is no piece at all."""
@@ -377,7 +374,7 @@ class Download(Wishes):
             if not wish.done.is_set():
                 await self._deliver(wish, data)
             left.pop(chunk.index, None)
-            self._add("origin", len(data))
+            self._received["origin"] = self._received.get("origin", 0) + len(data)
             self._landed(wish)
             self.chooser.fetched(chunk.index, trio.current_time())
             self._holding.note(chunk.index)
