@@ -346,6 +346,8 @@ class Scheduler:
                 self._family.fill(peer, now, changed=True)
         if body.absent:
             self.isolation.hollow(body.parent, witness, now)
+        if body.timeouts and parent.kind == "seed":
+            return  # it waits for its origin, perhaps: what its children return is weighed
         if body.timeouts:
             self.isolation.late(body.parent, witness, body.timeouts, now)
         elif body.served:

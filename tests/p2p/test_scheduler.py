@@ -139,6 +139,17 @@ def test_a_seed_that_one_host_got_nothing_from_is_asked_by_the_others() -> None:
     assert (two.grants, three.grants) == ({1: None}, {2: None})
 
 
+def test_a_seed_that_waits_for_its_origin_is_not_set_aside() -> None:
+    swarm = Hosts()
+    seed = swarm.add(100, "seed")
+    for number in (1, 2, 3):
+        host = swarm.add(number)
+        swarm.join(host)
+        swarm.tell(host, messages.Report(1, seed.id, timeouts=9))
+    swarm.wait(5.0)
+    assert swarm.scheduler.isolation.aside == {}
+
+
 def test_hosts_of_one_certificate_are_one_witness() -> None:
     swarm = Hosts()
     seed, parent = swarm.add(100, "seed"), swarm.add(50)
