@@ -14,8 +14,8 @@ from dataclasses import dataclass
 SLICE = 32 << 20
 """Bytes: letting go of them takes 2 ms."""
 
-SOON = 2.0
-"""Seconds from the last push of a slice on."""
+SOON = 5.0
+"""Seconds from the last push of a slice on: a quick load is over by then."""
 
 AGAIN = 1.0
 """Seconds until one is let go of the second time; then twice as many, and so on."""
