@@ -179,6 +179,11 @@ class Download(Wishes):
 
     def changed(self, added: int, dropped: int) -> None:
         """Note what came into the cache another way, or left it."""
+        if not self._holding.is_gone:  # else this host is leaving
+            self._note(added, dropped)
+            self.act()
+
+    def _note(self, added: int, dropped: int) -> None:
         now = trio.current_time()
         if added:
             self.chooser.holds(added, now)
@@ -186,7 +191,6 @@ class Download(Wishes):
                 self._look(self._wishes[piece])
         if dropped:
             self.chooser.dropped(dropped, now)
-        self.act()
 
     # What is done about it.
 

@@ -231,15 +231,13 @@ class FileDownload(Download):
 
     # What the cache says.
 
-    def changed(self, added: int, dropped: int) -> None:
-        """Note what came into the cache another way, or left it."""
-        super().changed(added & self._published, dropped)
+    def _note(self, added: int, dropped: int) -> None:
+        super()._note(added & self._published, dropped)
         if dropped and self.chooser.bulk and self._origin is not None:
             for piece in runs.numbers(dropped):
                 if not self._store.has(piece):
                     self._lacking.add(piece)
                     self._expect(piece)
-            self.act()
 
     # What is done about it.
 
