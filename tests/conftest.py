@@ -31,6 +31,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(skip)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Let go of the last test's fixtures: pytest does so only after `nothing_left` has looked.
+
+    A closed cache file stays mapped, with a descriptor of its own, while something refers to it.
+    """
+    if nextitem is None and isinstance(item, pytest.Function):
+        item.funcargs.clear()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def nothing_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Fail the run if mounts, processes, descriptors, loop devices or namespaces stay of it."""

@@ -351,6 +351,8 @@ def crash(cache: BlobCache) -> None:
     """End as if killed: files closed by the kernel, nothing synced, nothing marked."""
     for file in cache.open_files():
         file._pair._close_files()
+    cache.lock.close()
+    cache.evicting.close()
 
 
 def header_boot(cache: BlobCache) -> bytes:

@@ -130,6 +130,18 @@ def test_what_an_evictor_had_to_leave_goes_first_next_time(cache: BlobCache) -> 
     assert ready(shelf) == [index for index in range(25) if index not in (3, 4)]
 
 
+def test_a_file_in_use_is_left_alone_after_one_try_and_others_give_the_room(
+    cache: BlobCache,
+) -> None:
+    one, other = blobs(2)
+    busy, idle = filled(cache, one, use=100), filled(cache, other)
+    assert busy.shared.lease.share()
+    with cache.evicting:
+        assert Eviction(cache).free(2 * 65536 - SLACK) >= 2 * 65536 - SLACK
+    busy.shared.lease.release()
+    assert (ready(busy), ready(idle)) == ([2, 3, 4, 5, 6, 7], [2, 3, 4, 5, 6, 7])
+
+
 def test_a_writer_that_finished_meanwhile_leaves_no_ready_hole(cache: BlobCache) -> None:
     shelf = filled(cache, BLOB)
     file = shelf.shared

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -61,11 +63,23 @@ def chunks_of(*made: MadeBlob) -> OriginChunks:
     return OriginChunks(origin_of(*made))
 
 
+OpenCache = Callable[..., BlobCache]
+
+
 @pytest.fixture
-def cache(tmp_path: Path) -> Iterator[BlobCache]:
-    opened = BlobCache(tmp_path / "cache")
-    yield opened
-    opened.close()
+def open_cache() -> Iterator[OpenCache]:
+    """Return what opens caches that stay open until the test's stores have ended."""
+    with ExitStack() as stack:
+
+        def opened(root: Path, **settings: Any) -> BlobCache:
+            return stack.enter_context(closing(BlobCache(root, **settings)))
+
+        yield opened
+
+
+@pytest.fixture
+def cache(tmp_path: Path, open_cache: OpenCache) -> BlobCache:
+    return open_cache(tmp_path / "cache")
 
 
 async def started(
@@ -154,12 +168,12 @@ class TestReading:
         assert len(origin.requests) == 1
 
     async def test_the_cache_is_used_again_by_the_next_daemon(
-        self, cache: BlobCache, nursery: trio.Nursery
+        self, cache: BlobCache, open_cache: OpenCache, nursery: trio.Nursery
     ) -> None:
         async with trio.open_nursery() as first:
             await read_all(await started(first, cache, chunks_of(MADE)), MADE)
             first.cancel_scope.cancel()
-        store = await started(nursery, BlobCache(cache.root), FailingSource(NOBODY))
+        store = await started(nursery, open_cache(cache.root), FailingSource(NOBODY))
         await store.prepare([MADE.blob])
         assert store.look(MADE.extents()) == plain(MADE)
 
@@ -384,9 +398,8 @@ class TestFailures:
     ) -> None:
         source = FirstOf(FailingSource(Unreachable("no peer")), FailingSource(error))
         store = await started(nursery, cache, source)
-        with pytest.raises(type(error), match=str(error)) as raised:
+        with pytest.raises(type(error), match=f"^{error}$"):
             await store.read([MADE.extent(3)])
-        assert raised.value is error
         assert store.statistics().last_error == str(error)
         assert store.statistics().last_error_at > 0
         assert store.statistics().refused_reads == 1
@@ -450,7 +463,7 @@ class TestFailures:
             async def fetch(self, blob: Blob, chunks: Sequence[Chunk], deliver: Deliver) -> None:
                 await super().fetch(blob, chunks if len(self.batches) else (), deliver)
                 if len(self.batches) == 1:
-                    raise NOBODY
+                    raise Unreachable("only once")
 
         source = FailsOnce(chunks_of(MADE))
         store = await started(nursery, cache, source)
@@ -528,9 +541,9 @@ class TestSharing:
             other.close()
 
     async def test_two_daemons_on_one_folder_read_right(
-        self, cache: BlobCache, nursery: trio.Nursery
+        self, cache: BlobCache, open_cache: OpenCache, nursery: trio.Nursery
     ) -> None:
-        second = BlobCache(cache.root)
+        second = open_cache(cache.root)
         stores = [
             await started(nursery, cache, chunks_of(MADE)),
             await started(nursery, second, chunks_of(MADE)),
@@ -549,22 +562,22 @@ async def read_right(store: ImageStore, made: MadeBlob) -> None:
 
 class TestAfterCrash:
     async def test_doubtful_chunks_are_verified_not_fetched(
-        self, tmp_path: Path, nursery: trio.Nursery
+        self, tmp_path: Path, open_cache: OpenCache, nursery: trio.Nursery
     ) -> None:
         await self.crashed(tmp_path / "c")
-        cache = BlobCache(tmp_path / "c", boot=b"b" * 16)
+        cache = open_cache(tmp_path / "c", boot=b"b" * 16)
         store = await started(nursery, cache, FailingSource(NOBODY))
         assert await read_all(store, MADE) == plain(MADE)
 
     @pytest.mark.logs("bad chunk dropped")
     async def test_what_the_crash_spoilt_is_fetched_again(
-        self, tmp_path: Path, nursery: trio.Nursery
+        self, tmp_path: Path, open_cache: OpenCache, nursery: trio.Nursery
     ) -> None:
         data = await self.crashed(tmp_path / "c")
         with data.open("r+b") as file:
             file.seek(MADE.chunks[3].offset + 1000)
             file.write(bytes(4096))
-        cache = BlobCache(tmp_path / "c", boot=b"b" * 16)
+        cache = open_cache(tmp_path / "c", boot=b"b" * 16)
         origin = origin_of(MADE)
         store = await started(nursery, cache, OriginChunks(origin))
         assert await read_all(store, MADE) == plain(MADE)
@@ -578,15 +591,16 @@ class TestAfterCrash:
             for file in cache.open_files():
                 file._pair.written = 1 << 40  # as if too much to sync
             nursery.cancel_scope.cancel()
+        cache.close()
         return cache.place(MADE.blob.id).data
 
 
 class TestRoom:
     async def test_a_limit_below_the_image_costs_fetches_not_bytes(
-        self, tmp_path: Path, nursery: trio.Nursery
+        self, tmp_path: Path, open_cache: OpenCache, nursery: trio.Nursery
     ) -> None:
         made = make_blob([65536] * 100)
-        cache = BlobCache(tmp_path / "c", limit=2 << 20)
+        cache = open_cache(tmp_path / "c", limit=2 << 20)
         store = await started(nursery, cache, chunks_of(made))
         for _ in range(2):
             assert await read_all(store, made) == plain(made)

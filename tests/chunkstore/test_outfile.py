@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,11 @@ DATA = os.urandom(20 << 20)
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> int:
+def source(tmp_path: Path) -> Iterator[int]:
     path = tmp_path / "source"
     path.write_bytes(DATA)
-    return os.open(path, os.O_RDWR)
+    with path.open("r+b", buffering=0) as file:
+        yield file.fileno()
 
 
 def ignore(_done: int) -> None:

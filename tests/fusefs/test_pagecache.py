@@ -85,16 +85,6 @@ class Session:
         if start == 0:
             self.pagecache.began(node, MODEL[:size] if name != b"plain" else MODEL[HEAD:][:size])
 
-    async def settle(self) -> None:
-        """Have all that is expected arrive, until nothing more is."""
-        while True:
-            await trio.sleep(0.1)
-            await wait_all_tasks_blocked(0.01)
-            if not self.reader.expected:
-                return
-            while self.reader.expected:
-                self.reader.arrive()
-
 
 @pytest.fixture
 async def session(sketched: Path, nursery: trio.Nursery, autojump_clock: MockClock) -> Session:
@@ -107,7 +97,7 @@ async def session(sketched: Path, nursery: trio.Nursery, autojump_clock: MockClo
 async def test_a_model_is_brought_whole_after_its_first_read(session: Session) -> None:
     session.pagecache.opened(session.node(b"model"))
     session.read(b"model", 0, 4096)
-    await session.settle()
+    await session.reader.settle()
     assert session.kernel.pages[4096:] == MODEL[4096:], "no more than a quarter of the level"
     assert session.reader.lent == 0
     assert session.pagecache.pushed == len(MODEL) - 4096
@@ -121,7 +111,7 @@ async def test_the_caches_pages_of_what_was_pushed_are_let_go_of(
     autojump_clock.autojump_threshold = 0.02  # threads take no virtual time
     session.pagecache.opened(session.node(b"model"))
     session.read(b"model", 0, 4096)
-    await session.settle()
+    await session.reader.settle()
     assert session.reader.gone == []
     await trio.sleep(SOON + 10)
     assert len(session.reader.gone) == len(set(session.reader.gone)) == 37
@@ -137,7 +127,7 @@ async def test_small_files_and_first_reads_of_others_bring_nothing(session: Sess
 async def test_a_file_that_is_read_in_order_is_fed(session: Session) -> None:
     for step in range(8):
         session.read(b"plain", step * STEP, STEP)
-    await session.settle()
+    await session.reader.settle()
     assert session.kernel.pushed
     assert min(start for start, _ in session.kernel.pushed) >= 4 * STEP
 
@@ -145,7 +135,7 @@ async def test_a_file_that_is_read_in_order_is_fed(session: Session) -> None:
 async def test_a_file_that_is_read_all_over_is_fed(session: Session) -> None:
     for step in range(0, 36, 2):
         session.read(b"plain", (step * 5 % 36) * STEP, 4096)
-    await session.settle()
+    await session.reader.settle()
     assert session.kernel.pushed
 
 
@@ -161,10 +151,10 @@ async def test_a_closed_file_gets_no_more(session: Session) -> None:
     await trio.sleep(0.1)
     assert len(session.kernel.pushed) == 1, "somebody still has it open"
     session.pagecache.closed(node)
-    await session.settle()
+    await session.reader.settle()
     assert len(session.kernel.pushed) == 1
     session.pagecache.opened(node)
-    await session.settle()
+    await session.reader.settle()
     assert session.kernel.pages[4096:] == MODEL[4096:], "nor is it forgotten"
 
 
@@ -173,7 +163,7 @@ async def test_when_memory_is_short_nothing_is_brought(session: Session) -> None
     session.read(b"model", 0, 4096)
     assert len(session.reader.expected) == 8
     session.room = 0
-    await session.settle()
+    await session.reader.settle()
     await trio.sleep(1)
     assert len(session.kernel.pushed) == 8
     session.read(b"model", 0, 4096)
@@ -188,17 +178,17 @@ async def test_what_the_source_cannot_give_is_left_to_readers(session: Session) 
     session.reader.arrive(Unreachable("the origin is silent"))
     while session.reader.expected:
         session.reader.arrive()
-    await session.settle()
+    await session.reader.settle()
     assert len(session.kernel.pushed) == 37 - 1
     session.read(b"model", 0, 1)
-    await session.settle()
+    await session.reader.settle()
     assert session.kernel.pages[4096:] == MODEL[4096:]
 
 
 async def test_a_file_that_the_kernel_forgot_is_no_longer_fed(session: Session) -> None:
     session.kernel.failure = OSError(errno.ENOENT, "forgotten")
     session.read(b"model", 0, 4096)
-    await session.settle()
+    await session.reader.settle()
     assert session.pagecache.pushes == 0
     assert session.reader.lent == 0
 

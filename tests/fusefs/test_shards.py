@@ -77,16 +77,6 @@ class Session:
         self.pagecache.read(node, 0, 4096)
         self.pagecache.began(node, FILES[number][:4096])
 
-    async def settle(self) -> None:
-        """Have all that is expected arrive, until nothing more is."""
-        while True:
-            await trio.sleep(0.1)
-            await wait_all_tasks_blocked(0.01)
-            if not self.reader.expected:
-                return
-            while self.reader.expected:
-                self.reader.arrive()
-
     def here(self) -> Sequence[int]:
         """Return how many chunks of each file are here."""
         ids = [blob.id for blob in self.image.blobs]
@@ -108,7 +98,7 @@ ALL = STEPS + 1
 
 async def test_what_comes_next_is_fetched_and_not_pushed(session: Session) -> None:
     session.read(0)
-    await session.settle()
+    await session.reader.settle()
     assert session.here() == [ALL] * COUNT
     assert session.pushed == {session.node(f"model/{NAMES[0]}")}
 
@@ -127,7 +117,7 @@ async def test_nothing_of_it_is_asked_for_before_the_file_at_hand(session: Sessi
 async def test_it_goes_no_further_than_memory_allows(session: Session) -> None:
     session.room = 4 * 12 * STEP
     session.read(0)
-    await session.settle()
+    await session.reader.settle()
     here = session.here()
     assert here[0] == ALL
     assert 0 < sum(here[1:]) <= 12, "less than the memory's share"
@@ -135,9 +125,9 @@ async def test_it_goes_no_further_than_memory_allows(session: Session) -> None:
 
 async def test_a_shard_that_is_read_then_is_pushed_as_ever(session: Session) -> None:
     session.read(0)
-    await session.settle()
+    await session.reader.settle()
     session.read(1)
-    await session.settle()
+    await session.reader.settle()
     assert session.pushed == {session.node(f"model/{name}") for name in NAMES[:2]}
 
 
@@ -145,7 +135,7 @@ async def test_a_file_that_no_index_names_is_followed_by_none(session: Session) 
     node = session.node("alone")
     session.pagecache.read(node, 0, 4096)
     session.pagecache.began(node, ALONE[:4096])
-    await session.settle()
+    await session.reader.settle()
     assert session.here() == [0] * COUNT
 
 

@@ -152,27 +152,20 @@ def test_what_does_not_fit_the_kind_is_refused(vfs: Vfs) -> None:
         list(vfs.listing(_node(vfs, b"big"), 0))
 
 
+@pytest.fixture(scope="module")
+def all_here(tmp_path_factory: pytest.TempPathFactory) -> Vfs:
+    folder = tmp_path_factory.mktemp("vfs")
+    small().save(folder)
+    reader = DecodedFiles(folder / "decoded")
+    return Vfs(Image("image", Bootstrap.open(folder / "image.boot"), reader))
+
+
 @settings(max_examples=50)
 @given(start=st.integers(0, len(BIG) + 5000), size=st.integers(0, 1 << 20))
-def test_any_range_reads_as_the_file_does(
-    tmp_path_factory: pytest.TempPathFactory, start: int, size: int
-) -> None:
-    vfs = _ready(tmp_path_factory)
-    found = vfs.look(_node(vfs, b"big"), start, size)
+def test_any_range_reads_as_the_file_does(all_here: Vfs, start: int, size: int) -> None:
+    found = all_here.look(_node(all_here, b"big"), start, size)
     assert found is not None
     assert bytes(found) == BIG[start : start + size]
-
-
-_MADE: list[Vfs] = []
-
-
-def _ready(factory: pytest.TempPathFactory) -> Vfs:
-    if not _MADE:
-        folder = factory.mktemp("vfs")
-        small().save(folder)
-        reader = DecodedFiles(folder / "decoded")
-        _MADE.append(Vfs(Image("image", Bootstrap.open(folder / "image.boot"), reader)))
-    return _MADE[0]
 
 
 def test_empty_reads_need_no_reader(vfs: Vfs) -> None:

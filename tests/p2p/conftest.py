@@ -1,8 +1,9 @@
-"""Certificates of a swarm, and of another one."""
+"""Certificates of a swarm and of another one, and a clock for hosts with caches on the disk."""
 
 from __future__ import annotations
 
 import pytest
+from trio.testing import MockClock
 
 from fixtures.swarmcerts import SwarmCerts
 
@@ -17,3 +18,13 @@ def certs(tmp_path_factory: pytest.TempPathFactory) -> SwarmCerts:
 def foreign(tmp_path_factory: pytest.TempPathFactory) -> SwarmCerts:
     """Make the CA of somebody else's swarm."""
     return SwarmCerts(tmp_path_factory.mktemp("foreign"))
+
+
+@pytest.fixture
+def clock(autojump_clock: MockClock) -> MockClock:
+    """Give threads, which touch files here, a moment before time jumps.
+
+    Time is real in a test that does not name its clock, whatever its fixtures do.
+    """
+    autojump_clock.autojump_threshold = 0.02
+    return autojump_clock

@@ -20,13 +20,6 @@ MADE = make_blob([8192] * 24)
 
 
 @pytest.fixture
-def clock(autojump_clock: MockClock) -> MockClock:
-    """Give threads, which touch files here, a moment before time jumps."""
-    autojump_clock.autojump_threshold = 0.02
-    return autojump_clock
-
-
-@pytest.fixture
 def community(tmp_path: Path, nursery: trio.Nursery) -> Community:
     return Community(tmp_path, MADE, nursery)
 

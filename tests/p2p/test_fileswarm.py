@@ -29,12 +29,6 @@ async def swarm(tmp_path: Path) -> AsyncIterator[FileSwarm]:
         yield made
 
 
-@pytest.fixture
-def clock(autojump_clock: MockClock) -> MockClock:
-    autojump_clock.autojump_threshold = 0.02
-    return autojump_clock
-
-
 async def test_a_seed_reads_the_origin_once_for_all(swarm: FileSwarm, clock: MockClock) -> None:
     await swarm.host("seed", Role.SEED)
     hosts = [await swarm.host(f"peer{n}") for n in range(5)]

@@ -32,13 +32,6 @@ def parent(tmp_path: Path) -> Iterator[Parent]:
     made.cache.close()
 
 
-@pytest.fixture
-def clock(autojump_clock: MockClock) -> MockClock:
-    """Give threads, which touch files here, a moment before time jumps."""
-    autojump_clock.autojump_threshold = 0.02
-    return autojump_clock
-
-
 def follow(session: Session, made: MadeBlob = MADE, handle: int = 0) -> None:
     session.tell(messages.Follow(handle, blob_task(made.blob.id)))
 

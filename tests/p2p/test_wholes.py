@@ -85,7 +85,11 @@ class Node:
 
     async def checked(self) -> None:
         """Wait until the file was checked, and others were told."""
-        await trio.sleep(2.2)
+        (holding,) = self.swarm.holdings
+        with trio.fail_after(60):
+            while holding.bits.bit_count() < COUNT:  # noqa: ASYNC110  # a thread is at it
+                await trio.sleep(0.1)
+        await trio.sleep(1)
         assert self.checks.unverified == []
 
     def came(self, source: str) -> int:
@@ -97,9 +101,8 @@ Add = Callable[..., Awaitable[Node]]
 
 
 @pytest.fixture
-async def add(tmp_path: Path, nursery: trio.Nursery, autojump_clock: MockClock) -> Add:
+async def add(tmp_path: Path, nursery: trio.Nursery, clock: MockClock) -> Add:
     """Return what adds a host to a swarm."""
-    autojump_clock.autojump_threshold = 0.02  # threads touch files
     community = Community(tmp_path, make_blob([4096]), nursery)
     await community.schedule()
 
@@ -116,7 +119,7 @@ async def add(tmp_path: Path, nursery: trio.Nursery, autojump_clock: MockClock) 
     return added
 
 
-async def test_a_file_that_was_checked_is_given_to_others(add: Add) -> None:
+async def test_a_file_that_was_checked_is_given_to_others(add: Add, clock: MockClock) -> None:
     one = await add("one")
     assert await one.read() == DATA
     await one.checked()
@@ -127,7 +130,7 @@ async def test_a_file_that_was_checked_is_given_to_others(add: Add) -> None:
     assert not other.dropped.is_set()
 
 
-async def test_what_was_not_checked_is_given_to_nobody(add: Add) -> None:
+async def test_what_was_not_checked_is_given_to_nobody(add: Add, clock: MockClock) -> None:
     one = await add("one")
     assert await one.read(0, 1) == DATA[: 2 * STEP]
     other = await add("other")
@@ -138,7 +141,9 @@ async def test_what_was_not_checked_is_given_to_nobody(add: Add) -> None:
     assert trio.current_time() - start < 0.1, "nor does anybody wait for it"
 
 
-async def test_who_was_there_first_hears_of_what_is_checked_later(add: Add) -> None:
+async def test_who_was_there_first_hears_of_what_is_checked_later(
+    add: Add, clock: MockClock
+) -> None:
     other = await add("other")
     one = await add("one")
     assert await one.read() == DATA
@@ -148,7 +153,7 @@ async def test_who_was_there_first_hears_of_what_is_checked_later(add: Add) -> N
 
 
 @pytest.mark.logs("file dropped")
-async def test_after_a_lie_the_file_comes_from_the_hub_alone(add: Add) -> None:
+async def test_after_a_lie_the_file_comes_from_the_hub_alone(add: Add, clock: MockClock) -> None:
     liar = await add("liar", lies=True)
     assert await liar.read() == DATA
     await liar.checked()
