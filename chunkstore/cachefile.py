@@ -256,7 +256,7 @@ class CacheFile:
         with suppress(OSError):  # advice
             os.posix_fadvise(self._pair.data_fd, start, stop - start, os.POSIX_FADV_WILLNEED)
 
-    def in_page_cache(self, start: int, stop: int) -> int:
+    def cached_size(self, start: int, stop: int) -> int:
         """Return how many bytes of the data file are in memory; 0 if nobody knows."""
         return direct.cached(self._pair.data_fd, start, stop) or 0
 

@@ -88,13 +88,16 @@ def _let_go(recent: Iterable[_Slice], again: Iterable[_Slice]) -> list[_Slice]:
     processor time, and the kernel will do it in half a minute by itself.
     """
     for file, number in recent:
-        start, stop = number << SLICE_BITS, (number + 1) << SLICE_BITS
-        if not file.is_fresh(start, stop):
-            file.let_go(start, stop)
+        if not file.is_fresh(*_range(number)):
+            file.let_go(*_range(number))
     left = []
     for file, number in again:
-        start, stop = number << SLICE_BITS, (number + 1) << SLICE_BITS
-        if file.is_fresh(start, stop):
+        if file.is_fresh(*_range(number)):
             left.append((file, number))
-        file.let_go(start, stop)
+        file.let_go(*_range(number))
     return left
+
+
+def _range(number: int) -> tuple[int, int]:
+    """Return where a slice starts and stops."""
+    return number << SLICE_BITS, (number + 1) << SLICE_BITS

@@ -18,9 +18,8 @@ SOON = 1.0
 """Seconds for which an answer is given again: a program that tries again gets a new try. A busy
 machine takes more than 0.2 from the answer to the kernel's question."""
 
-
 AGAIN = 10
-"""Part of its deadline for which a reader waits after another has just waited in vain."""
+"""What a reader's deadline is divided by after another has just waited in vain."""
 
 
 class GivenUp:

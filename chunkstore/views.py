@@ -121,7 +121,7 @@ class Views:
                 runs.append((file, start, stop))
         for file, start, stop in runs:
             file.let_go(start, stop)
-        return sum(file.in_page_cache(start, stop) for file, start, stop in runs)
+        return sum(file.cached_size(start, stop) for file, start, stop in runs)
 
     def missing(
         self, extents: Iterable[Extent], kept: Mapping[Key, Buffer]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -14,9 +13,7 @@ from chunkstore import Digest, Malformed
 from chunkstore.blobcache import BlobCache
 from chunkstore.bucket import Bucket
 from chunkstore.http import Client, Request, Response, Url
-from chunkstore.origins.credentials import Credentials
 from chunkstore.origins.reference import Reference
-from chunkstore.origins.registry import Registry
 from chunkstore.origins.url import Ask, UrlFile
 from p2p.fetching import Fetching
 from p2p.filetask import FileTask
@@ -24,6 +21,7 @@ from p2p.swarm import Swarm
 
 from .clients import client_of
 from .groups import ungrouped
+from .image import registry
 from .names import is_remote, shown
 from .output import human
 from .progress import Shown
@@ -126,9 +124,7 @@ def _place(request: FetchRequest, client: Client) -> tuple[Url, Ask]:
     if is_remote(request.url):
         return Url.parse(request.url), client.request
     named = _reference(request.url)
-    who = Credentials.of(os.environ)
-    plain = request.setup.plain_http or named.is_local
-    found = Registry(named, client, credentials=who, plain_http=plain)
+    found = registry(named, client, plain_http=request.setup.plain_http)
     return found.url(f"blobs/{named.digest}"), found.ask
 
 

@@ -18,6 +18,10 @@ from chunkstore.errors import Malformed
 
 from .url import Url
 
+_MOST = 64
+"""Servers whose contexts are kept, those met last: each holds all of the system's authorities, and
+who reads for others may be led to any number of servers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -42,7 +46,7 @@ class Trust:
     ) -> None:
         """Trust *ca_file* besides the system's authorities; be *identity* where asked who we are.
 
-        *folders* are such ``certs.d``; who is *nobody* is so in spite of what lies there.
+        *folders* are such ``certs.d``; who *is_nobody* is so in spite of what lies there.
         """
         self._ca_file = ca_file
         self._identity = identity
@@ -53,14 +57,17 @@ class Trust:
     async def context(self, url: Url, *, is_meant: bool = True) -> ssl.SSLContext:
         """Return what to meet *url*'s host with; raises Malformed for files that are of no use.
 
-        A host that was not *meant*, but was redirected to, is shown no identity but one that its
-        own folder has.
+        Who is not *is_meant*, but was redirected to, is shown no identity but one that its own
+        folder has.
         """
         key = url.host, url.port, is_meant
-        if key not in self._made:
+        found = self._made.get(key)
+        if found is None:
             # Reading the system's CAs takes 60 ms, which is too long for an event loop.
-            self._made[key] = await trio.to_thread.run_sync(self._make, url, is_meant)
-        return self._made[key]
+            found = self._made[key] = await trio.to_thread.run_sync(self._make, url, is_meant)
+            if len(self._made) > _MOST:
+                del self._made[next(iter(self._made))]
+        return found
 
     def _make(self, url: Url, is_meant: bool) -> ssl.SSLContext:
         context = ssl.create_default_context()

@@ -105,12 +105,6 @@ def command(ctx: click.Context, image: str, mountpoint: Path, **told: Unpack[_To
     setup = told["setup"]
     if (setup.allow or setup.ignore) and not image.startswith("hf:"):
         raise click.UsageError("--allow and --ignore choose among a hub's files: hf:ORG/NAME")
-    if image.startswith("hf:") and told["membership"] != Membership():
-        click.echo(
-            f"naiad: {image}: a hub's model is mounted without a swarm: only what naiad build "
-            "makes of it has chunks that peers can verify",
-            err=True,
-        )
     driver, reason = _driver(image, told)
     level = str(ctx.find_root().params["log_level"])
     spec = MountSpec(

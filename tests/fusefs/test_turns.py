@@ -139,9 +139,7 @@ async def test_to_look_longer_is_given_up_where_it_is_in_vain(
         return looks - before
 
     readiness = Readiness(clock=clock)
-    its.send(b"first")
-    await readiness.wait(ours.fileno())
-    ours.recv(16)
+    await _hear(readiness, ours, its)
     patient = [await waited() for _ in range(PATIENCE + 2)]
     assert min(patient[:PATIENCE]) > 5
     assert patient[PATIENCE:] == [1, 1]
@@ -168,17 +166,20 @@ async def test_to_look_longer_is_left_be_where_others_want_the_processor(
         return looks - before
 
     readiness = Readiness(clock=clock)
-    its.send(b"first")
-    await readiness.wait(ours.fileno())
-    ours.recv(16)
+    await _hear(readiness, ours, its)
     step = 1.2 * PREEMPTED
     assert await waited() == 2, "a step too long"
     step = TURN
-    its.send(b"second")
-    await readiness.wait(ours.fileno())
-    ours.recv(16)
+    await _hear(readiness, ours, its)
     step = LINGER / 1000
     assert [await waited() for _ in range(TRIED_EVERY + 5)] == [1] * (TRIED_EVERY + 5)
+
+
+async def _hear(readiness: Readiness, ours: socket.socket, its: socket.socket) -> None:
+    """Wait for what is there, and take it."""
+    its.send(b"something")
+    await readiness.wait(ours.fileno())
+    ours.recv(16)
 
 
 async def _note(ran: list[bool]) -> None:
