@@ -72,7 +72,7 @@ class Bootstraps:
         held = _Open(handle, path, digest, _stamp(handle))
         fcntl.flock(handle, fcntl.LOCK_SH)
         there = path.exists()
-        if there and _digest(path, digest.algorithm) == digest:
+        if there and _hashes_to(path, digest):
             self._held.append(held)
             return Bootstrap.open(path, within=within)
         os.close(handle)
@@ -90,7 +90,7 @@ class Bootstraps:
             stamp = _stamp(held.handle)
             if stamp != held.stamp or thoroughly:
                 file = Path(f"/proc/self/fd/{held.handle}")
-                if _digest(file, held.digest.algorithm) != held.digest:
+                if not _hashes_to(file, held.digest):
                     return held.path
                 held.stamp = stamp
         return None
@@ -212,6 +212,11 @@ class Bootstraps:
 def _stamp(handle: int) -> tuple[int, ...]:
     facts = os.fstat(handle)
     return facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
+
+
+def _hashes_to(path: Path, digest: Digest) -> bool:
+    """Say whether a file is what *digest* says; an empty one, which a crash may leave, is not."""
+    return path.stat().st_size > 0 and _digest(path, digest.algorithm) == digest
 
 
 def _digest(path: Path, algorithm: Algorithm) -> Digest:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,13 +17,14 @@ LIST = b"where the chunks are" * 100
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Bootstraps:
-    return Bootstraps(tmp_path)
+def kept(tmp_path: Path) -> Iterator[Bootstraps]:
+    with closing(Bootstraps(tmp_path)) as opened:
+        yield opened
 
 
 @pytest.fixture
 def served(kept: Bootstraps, tmp_path: Path) -> Path:
-    """Keep a bootstrap and open it."""
+    """Keep a bootstrap and watch it."""
     small().save(tmp_path)
     data = (tmp_path / "image.boot").read_bytes()
     with kept.arriving() as (file, path):
@@ -29,7 +32,9 @@ def served(kept: Bootstraps, tmp_path: Path) -> Path:
         file.flush()
         digest = kept.keep(path, None)
     assert digest == Digest(Algorithm.SHA256, hashlib.sha256(data).digest())
-    assert kept.find(digest)
+    found = kept.find(digest)
+    assert found is not None
+    found.close()
     return kept.path(digest)
 
 
@@ -66,10 +71,14 @@ def test_a_bootstrap_that_is_written_to_is_altered(kept: Bootstraps, served: Pat
 
 
 @pytest.mark.logs("kept bootstrap is damaged")
-def test_a_damaged_bootstrap_is_dropped_and_not_watched(kept: Bootstraps, served: Path) -> None:
+@pytest.mark.parametrize("left", [-1, 0])
+def test_a_damaged_or_empty_bootstrap_is_dropped_and_not_watched(
+    kept: Bootstraps, served: Path, left: int
+) -> None:
     digest = Digest.parse(served.name.replace("-", ":"))
-    served.write_bytes(served.read_bytes()[:-1] + b"\xff")
-    other = Bootstraps(served.parents[1])
-    assert other.find(digest) is None
-    assert not served.exists()
-    assert other.altered() is None
+    served.write_bytes(served.read_bytes()[:left])
+    with closing(Bootstraps(served.parents[1])) as other:
+        assert other.find(digest) is None
+        assert not served.exists()
+        assert other.altered() is None
+    assert kept.altered() == served

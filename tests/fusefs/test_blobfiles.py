@@ -29,14 +29,9 @@ class Gallery:
         return node
 
 
-_MADE: list[Gallery] = []
-
-
-@pytest.fixture
+@pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Gallery:
-    if not _MADE:
-        _MADE.append(Gallery(tmp_path_factory.mktemp("blobs")))
-    return _MADE[0]
+    return Gallery(tmp_path_factory.mktemp("blobs"))
 
 
 def test_each_blob_is_a_file_of_whole_blocks(shown: Gallery) -> None:
@@ -55,11 +50,8 @@ def test_each_blob_is_a_file_of_whole_blocks(shown: Gallery) -> None:
 @settings(max_examples=100)
 @given(number=st.integers(0, 1), start=st.integers(0, 60_000), size=st.integers(0, 40_000))
 def test_any_range_reads_as_the_decoded_blob_does(
-    tmp_path_factory: pytest.TempPathFactory, number: int, start: int, size: int
+    shown: Gallery, number: int, start: int, size: int
 ) -> None:
-    if not _MADE:
-        _MADE.append(Gallery(tmp_path_factory.mktemp("blobs")))
-    shown = _MADE[0]
     whole = shown.decoded[number]
     whole += bytes(-len(whole) % 4096)
     found = shown.vfs.look(shown.node(number), start, size)

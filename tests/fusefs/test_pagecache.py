@@ -193,7 +193,9 @@ async def test_a_file_that_the_kernel_forgot_is_no_longer_fed(session: Session) 
     assert session.reader.lent == 0
 
 
-async def test_where_there_is_no_room_to_fetch_it_is_tried_again(session: Session) -> None:
+async def test_where_there_is_no_room_to_fetch_it_is_tried_again(
+    session: Session, autojump_clock: MockClock
+) -> None:
     session.reader.room = 0
     session.read(b"model", 0, 4096)
     assert session.reader.expected == []

@@ -80,7 +80,7 @@ async def test_what_cannot_be_had_is_told(asked: Asked) -> None:
     assert (await asked.ask("hello"))["failed_bytes"] == 0, "and tried anew"
 
 
-async def test_a_reader_without_room_is_waited_for(asked: Asked) -> None:
+async def test_a_reader_without_room_is_waited_for(asked: Asked, autojump_clock: MockClock) -> None:
     asked.reader.room = 0
     await asked.ask("hello")
     await trio.sleep(3)
