@@ -1,6 +1,9 @@
 # What scripts/test and scripts/demo share: Debian packages and the virtual environment.
 # To be sourced by bash from the repository's root.
 
+# Modules are compiled once, as by any installation, and not by every process that starts.
+unset PYTHONDONTWRITEBYTECODE
+
 say() { printf '\n== %s\n' "$*"; }
 
 fail() {
