@@ -46,9 +46,14 @@ def fill(
     _feed(peer, chosen, scored[empty:], parts)
     _mix(peer, chosen, scored[empty:])
     for host in chosen:
-        peer.parents[host.id] = host
-        host.children += 1
+        add(peer, host)
     return True
+
+
+def add(peer: Peer, host: Host) -> None:
+    """Give a peer a parent."""
+    peer.parents[host.id] = host
+    host.children += 1
 
 
 def remove(peer: Peer, host: bytes) -> bool:

@@ -25,6 +25,9 @@ class Patience:
     others: float = 5.0
     alone: float = 2.0
     """Seconds with nothing to ask for after which all is read where no scheduler is there."""
+    stands: float = 0.25
+    """Seconds without a scheduler after which a deputy takes what falls to it: what was granted
+    has come by then."""
     gather: float = 1.0
     """Seconds for which HELD is gathered."""
     stall_first: float = 2.0

@@ -21,18 +21,15 @@ is none, all of a task is read after two.
 from __future__ import annotations
 
 from . import messages, runs
+from .alone import Alone
 from .choice import AHEAD, BULK, READER, Ask, Choice, Patience
 from .link import Link, Request
 from .part import Demand, ask_of
-from .tidings import Tidings
 
 __all__ = ["AHEAD", "BULK", "READER", "Ask", "Choice", "Chooser", "Patience"]
 
-READS_UNASKED = 2
-"""Pieces that a bulk child reads from the origin at once where no scheduler gives grants."""
 
-
-class Chooser(Tidings):
+class Chooser(Alone):
     """Decides what a child does next."""
 
     # What to do
@@ -41,6 +38,8 @@ class Chooser(Tidings):
         """Return what is to be done; what is decided here counts as done."""
         if self._book.alarm <= now:
             self._late(now)
+        if self._stands <= now:
+            self._stand_in(now)
         if self._look <= now:
             self._tend(now)
         if self._demands:
@@ -209,20 +208,6 @@ class Chooser(Tidings):
             room -= 1
         return room
 
-    def _pick(self, bits: int) -> int:
-        """Return the newest piece of a bitmap, else one at random; those after gaps are likelier.
-
-        Pieces leave the source in rising order, so the highest that appeared lately is the newest.
-        """
-        new = bits & self._newest
-        if new:
-            return new.bit_length() - 1
-        start = int(self._random.random() * bits.bit_length())
-        later = bits >> start
-        if later:
-            return start + (later & -later).bit_length() - 1
-        return (bits & -bits).bit_length() - 1
-
     def _prepare(self, room: int, now: float) -> int:
         """Ask for pieces ahead of readers, in order; return how much room is left."""
         wanted = 0
@@ -251,20 +236,13 @@ class Chooser(Tidings):
             return
         if missing & ~self._book.asked:
             self._hunger.starve(now)
-            if not self._scheduled and now - self._hunger.since >= self.patience.alone:
-                self._help_itself(missing & ~self._book.asked)
+            if not self._scheduled:
+                self._help_itself(missing & ~self._book.asked, now)
             return
         for request in list(self._book.open.values()):
             if not request.doubled and now >= request.late:
                 self._second(request, now)
         self._book.hurry(now)
-
-    def _help_itself(self, missing: int) -> None:
-        """Read the origin, because no scheduler says who is to: here and there, as others do."""
-        while missing and len(self._book.reading) < READS_UNASKED:
-            piece = self._pick(missing)
-            missing &= ~(1 << piece)
-            self._read(piece)
 
     def _second(self, request: Request, now: float) -> None:
         """Ask a second host for what is late."""
@@ -354,11 +332,12 @@ class Chooser(Tidings):
     def _wake(self, now: float) -> float:
         """Return when to look again if nothing is told before."""
         wake = min(self._book.alarm, self._look)
+        if now < self._stands < wake:
+            wake = self._stands
         if self._scheduled:
             wake = min(wake, self._flush, self._hunger.due)
-        elif self.bulk and len(self._book.reading) < READS_UNASKED:
-            helps = self._hunger.since + self.patience.alone
-            wake = helps if now < helps < wake else wake
+        elif now < self._helps < wake:
+            wake = self._helps
         if self._demands:
             for demand in self._demands.values():
                 if now < demand.check < wake:

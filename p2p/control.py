@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 CONTROL, SCHEDULES = "control", "schedules"
 """Features: the dialler wants a scheduler; the acceptor is one, whatever else it is."""
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.2, 3.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 1.0
 """Seconds until a scheduler that could not be reached is dialled again."""
 
 

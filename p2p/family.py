@@ -6,7 +6,7 @@ from itertools import islice
 from random import Random
 
 from . import assignment, messages
-from .evaluator import Evaluator, Limits
+from .evaluator import Evaluator, Limits, fit
 from .outbox import Outbox
 from .resource import Host, Peer, PeerState, Site, Task
 from .sources import Sources
@@ -47,7 +47,10 @@ class Family:
         for site in self._supply.crossing.count(task):
             self._gather(site, now)
         if peer.host.kind != "seed":
-            self.fill(peer, now)
+            back = bool(peer.had)
+            if back and task.settled <= now:
+                self._keep(peer, now)
+            self.fill(peer, now, changed=back)
             peer.among = len(task.peers)
         for other in list(islice(task.short, self._limits.filter_parents)):
             self.fill(other, now)
@@ -55,7 +58,7 @@ class Family:
     def fill(self, peer: Peer, now: float, changed: bool = False) -> None:
         """Fill the empty places among a peer's parents; tell it when something is other."""
         task, limits = peer.task, self._limits
-        if peer.state in (PeerState.FINISHED, PeerState.LEFT):
+        if peer.had or peer.state in (PeerState.FINISHED, PeerState.LEFT):
             return
         if len(peer.parents) < limits.candidate_parents:
             among = task.peers
@@ -66,7 +69,7 @@ class Family:
             found = [
                 host
                 for host in assignment.candidates(peer, among, seeds, limits, self._random)
-                if max(peer.useless.get(host.id, now), peer.failed.get(host.id, now)) <= now
+                if self._bearable(host, peer, now)
             ]
             changed |= assignment.fill(peer, found, self._evaluator, limits, task.by_host)
         if len(peer.parents) < limits.candidate_parents:
@@ -74,9 +77,44 @@ class Family:
         else:
             task.short.pop(peer, None)
         if changed:
-            peer.move("start")
-            parents = [host.parent() for host in peer.parents.values()]
+            self.tell(peer)
+
+    def tell(self, peer: Peer) -> None:
+        """Tell a peer its parents, and what to do when the scheduler is gone."""
+        peer.move("start")
+        parents = [host.parent() for host in peer.parents.values()]
+        stand = peer.stand
+        if stand is None:
             self._outbox.say(peer.host, messages.Parents(peer.handle, parents))
+            return
+        source = stand.source.parent() if stand.source else None
+        body = messages.Parents(peer.handle, parents, source, stand.turn, stand.turns)
+        self._outbox.say(peer.host, body)
+
+    def adopt(self, task: Task, now: float) -> None:
+        """Let those who came back keep the parents that came too, and fill the other places."""
+        task.mixed = len(task.peers)
+        back = [peer for peer in task.peers if peer.had]
+        for peer in back:
+            self._keep(peer, now)
+        for peer in back:
+            self.fill(peer, now, changed=True)
+
+    def _keep(self, peer: Peer, now: float) -> None:
+        """Give a peer that came back the parents that it had, as far as they are here."""
+        task, limits = peer.task, self._limits
+        parts = [task.by_host[each] for each in peer.had if each in task.by_host]
+        peer.had, peer.among = (), len(task.peers)
+        for part in parts:
+            if len(peer.parents) >= limits.candidate_parents:
+                break
+            if fit(part.host, peer, limits) and self._bearable(part.host, peer, now):
+                assignment.add(peer, part.host)
+
+    @staticmethod
+    def _bearable(host: Host, peer: Peer, now: float) -> bool:
+        """Whether a peer has not said lately that a host is of no use to it."""
+        return max(peer.useless.get(host.id, now), peer.failed.get(host.id, now)) <= now
 
     def reject(self, peer: Peer, host: bytes, until: dict[bytes, float], now: float) -> bool:
         """Keep a host from a peer for a while; return whether it was a parent."""

@@ -69,6 +69,11 @@ class Link:
         """The pieces that may be asked for and are there."""
         return self.have if self.regular else self.have & self.extra
 
+    @property
+    def serves(self) -> bool:
+        """Whether it is a parent, no seed, that there is a session with."""
+        return self.regular and self.ready and self.parent.kind != "seed"
+
     def report(self, handle: Handle, now: float) -> Report | None:
         """Return what it was like since the last report; None: nothing to say."""
         if not (self.served or self.corrupt or self.timeouts or self.absent):

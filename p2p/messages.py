@@ -144,6 +144,8 @@ class Join(Body, frozen=True):
     description: Description
     have: Runs
     bulk: bool = False
+    parents: Annotated[list[HostId], Meta(max_length=64)] = []
+    """Whom it takes pieces from already: another scheduler, or this one before, named them."""
 
 
 class Leave(Body, frozen=True):
@@ -238,6 +240,12 @@ class Parents(Body, frozen=True):
 
     handle: Handle
     parents: Annotated[list[Parent], Meta(max_length=64)]
+    source: Parent | None = None
+    """A seed; None: the origin."""
+    turn: Number = 0
+    turns: Number = 0
+    """Pieces whose number leaves *turn* when it is divided by *turns* are to be taken from *source*
+    while there is no scheduler; no turns: none are."""
 
 
 class Grant(Body, frozen=True):

@@ -14,7 +14,7 @@ from .book import Book
 from .choice import Ask, Choice, Patience
 from .hunger import Hunger
 from .link import Link, Request
-from .messages import Description
+from .messages import Description, Parent
 
 
 @dataclass(slots=True)
@@ -56,6 +56,22 @@ class Part:
     """Seconds from request to answer, of all hosts, smoothed."""
     _under_way = 0.0
     """Bytes that are on their way where nothing waits, from all hosts."""
+    _source: Parent | None = None
+    """Where pieces are taken from while there is no scheduler; None: the origin."""
+    _turns = 0
+    """Among how many; 0: nobody said that this host is to."""
+    _share = 0
+    """Which of them fall to this host then."""
+    _stands = float("inf")
+    """From when on it takes them."""
+    _taken = 0
+    """Those that it took so."""
+    _helping = False
+    """Nothing came for so long that it reads what it lacks itself until a scheduler is there."""
+    _patient = 1.0
+    """How many times the usual time it waits for that: not all children read at once."""
+    _came = 0.0
+    """When a piece last came from a peer."""
     _look = float("inf")
     """When something of the hosts themselves is due: a rest ends, a session, a report."""
 
@@ -100,7 +116,7 @@ class Part:
         bit = 1 << piece
         if not self.offers:
             self._return(piece, "not offered yet")
-        if (self._granted | self._hinted) & bit:
+        if (self._granted | self._hinted | self._taken) & bit:
             self._flush = now
             self._look = now
             self._hinted &= ~bit

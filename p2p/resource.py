@@ -157,6 +157,17 @@ class Host:
         return Parent(self.id, announced.address, announced.kind)
 
 
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """What a deputy takes from the source while there is no scheduler."""
+
+    source: Host | None
+    """A seed; None: the origin."""
+    turn: int
+    turns: int
+    """The pieces whose number leaves *turn* when it is divided by *turns*."""
+
+
 @dataclass(slots=True, eq=False)
 class Peer:
     """A host's part in a task."""
@@ -182,6 +193,10 @@ class Peer:
     """Those of them that only such hosts hold: as good as not held."""
     granted: int = 0
     """Pieces that it was ever told to take from the origin itself: it may publish their digests."""
+    had: tuple[bytes, ...] = ()
+    """Its parents when it came, whom it keeps if they come too (`homecoming`)."""
+    stand: Stand | None = None
+    """What it is to do when the scheduler is gone (`deputies`)."""
     place: int = 0
     """Its index in the task's list of peers."""
     among: int = 0
@@ -269,8 +284,14 @@ class Task:
     """Of a file: pieces whose digest has not been passed on yet."""
     sites: dict[str, Site] = field(default_factory=dict)
     """By IDC."""
+    since: float = 0.0
+    """When the first came."""
     settled: float = 0.0
     """No grants before: after a restart of the scheduler holders are still on their way back."""
+    awaited: set[bytes] | None = None
+    """Who was named by those who came back, and has not come; None: nobody was named."""
+    deputies: dict[Site | None, list[Peer]] = field(default_factory=dict)
+    """Who goes on when the scheduler is gone: of each site that keeps to itself, of the rest."""
 
     def __post_init__(self) -> None:
         self.full = runs.full(self.description.pieces)

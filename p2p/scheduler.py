@@ -23,9 +23,11 @@ from chunkstore.errors import Malformed
 
 from . import messages, runs
 from .agenda import Agenda
+from .deputies import Deputies
 from .editions import Editions
 from .evaluator import DEFAULT, Evaluator, Limits
 from .family import Family
+from .homecoming import Homecoming
 from .isolation import Isolation, Sentence
 from .messages import Body
 from .outbox import Action, Outbox
@@ -48,7 +50,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     evaluator: Evaluator = DEFAULT
     grace: float = 2.0
-    """Seconds after its start in which hosts that hold something are still on their way back."""
+    """Seconds for which hosts that come back to it are waited for, at most (`homecoming`)."""
 
 
 class Scheduler:
@@ -69,6 +71,8 @@ class Scheduler:
         self._family = Family(
             limits, settings.evaluator, random, self.sources, self._supply, self._outbox
         )
+        self._homecoming = Homecoming(self._family, self._agenda, now, settings.grace)
+        self._deputies = Deputies(self.sources, self._family)
         self._editions = Editions(self.sources, self._outbox)
         self._handlers: dict[type[Body], Callable[[Peer, Any, float], None]] = {
             messages.Held: self._held,
@@ -157,7 +161,9 @@ class Scheduler:
     def _tend(self, task: Task, now: float) -> None:
         """See to what ends by time in a task."""
         self._supply.expire(task, now)
+        self._homecoming.tend(task, now)
         self._family.tend(task, now)
+        self._deputies.tend(task, now)
         if task.wanters:
             self._supply.remind(task, now)
         self._supply.allot(task, now)
@@ -228,7 +234,7 @@ class Scheduler:
             raise Malformed("tasks joined", len(host.peers))
         for old in [each for each in host.peers.values() if each.handle == body.handle]:
             self._leave_task(old, now)
-        task = self._task(body, host)
+        task = self._task(body, host, now)
         if host.id in task.by_host:
             self._leave_task(task.by_host[host.id], now)
             self.tasks.setdefault(_key(task), task)
@@ -236,22 +242,21 @@ class Scheduler:
         host.peers[body.handle] = peer
         task.add(peer)
         have = runs.decode(body.have, task.description.pieces)
-        if have and peer.shares and now < self.started + self.settings.grace:
-            task.settled = self.started + self.settings.grace
         self._editions.welcome(peer)
         if peer.bulk and host.kind != "seed":
             task.rotation.append(peer)
         self._gain(peer, have, now)
+        self._homecoming.welcome(peer, body.parents, now)
         self._family.join(peer, now)
         self._supply.allot(task, now)
         self._agenda.watch(task, now)
 
-    def _task(self, body: messages.Join, host: Host) -> Task:
+    def _task(self, body: messages.Join, host: Host, now: float) -> Task:
         wanted = self._editions.wanted(host, body)
         key = body.task, wanted.validator
         task = self.tasks.get(key)
         if task is None:
-            task = self.tasks[key] = Task(body.task, wanted)
+            task = self.tasks[key] = Task(body.task, wanted, since=now)
         elif wanted.pieces > task.description.pieces:
             # a bootstrap that lists only part of a blob does not know of the rest
             task.description = wanted

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from . import messages, runs
 from .choice import READER
+from .hunger import Hunger
 from .link import Link
 from .messages import Body, Parent
 from .part import Demand, Part
@@ -82,6 +83,7 @@ class Tidings(Part):
         """Note that a piece could not be had from the origin."""
         self._book.reading.pop(piece, None)
         self._book.release(piece)
+        self._helping, self._came = False, now  # not again at once
         self._return(piece, reason)
         self._recheck(piece, now, self.patience.reader)
 
@@ -91,14 +93,20 @@ class Tidings(Part):
         """Return all that a scheduler has to be told when there is a session with it."""
         self._scheduled = True
         parts = runs.parts(self.held)
+        known = [host for host, link in self.links.items() if link.serves][:64]
+        have = next(parts)
         said: list[Body] = [
-            messages.Join(self.handle, self.task, self.description, next(parts), self.bulk)
+            messages.Join(self.handle, self.task, self.description, have, self.bulk, known)
         ]
         said += [messages.Held(self.handle, part) for part in parts]
         self._fresh = self._dropped = 0
         self._flush = float("inf")
         self._grants.clear()
         self._granted = 0
+        self._helping = False
+        self._hunger = Hunger(self.patience)  # that nobody had anything was not the parents' fault
+        if self._failed:
+            self._hunger.hurry(now)
         for demand in self._demands.values():
             demand.told = demand.answered = False
             demand.check = float("inf")
@@ -107,6 +115,10 @@ class Tidings(Part):
     def unscheduled(self, now: float) -> None:
         """Note that the session with the scheduler is gone."""
         self._scheduled = False
+        self._stands = min(self._stands, now + self.patience.stands)
+        self._patient = 1.0
+        if any(link.regular for link in self.links.values()):
+            self._patient += self._random.random()
         for demand in self._demands.values():
             demand.told = False
 
@@ -114,6 +126,7 @@ class Tidings(Part):
         """Take what the scheduler said about this task, or that it set a host aside."""
         if isinstance(body, messages.Parents):
             self._parents(body.parents, now)
+            self._deputise(body)
         elif isinstance(body, messages.Grant):
             self._grant(body, now)
         elif isinstance(body, messages.Hint):
@@ -135,6 +148,16 @@ class Tidings(Part):
             self._link(parent, now).regular = True
         self._look = now
 
+    def _deputise(self, body: messages.Parents) -> None:
+        """Note what to take from where when there is no scheduler; there is one now."""
+        for piece in runs.numbers(self._taken & self._granted & ~self._book.asked):
+            self._granted &= ~(1 << piece)
+            del self._grants[piece]
+        self._taken &= self._book.asked
+        self._source, self._turns, self._stands = body.source, body.turns, float("inf")
+        numbers = range(body.turn, self.description.pieces, body.turns) if body.turns else ()
+        self._share = runs.of(numbers)
+
     def _link(self, parent: Parent, now: float) -> Link:
         link = self.links.get(parent.host)
         if link is None:
@@ -150,6 +173,7 @@ class Tidings(Part):
             self._fresh |= bits & self.held
             self._flush = now
         bits &= ~self.held
+        self._taken &= ~bits
         self._granted |= bits
         for piece in runs.numbers(bits):
             self._grants[piece] = now + body.lasts
@@ -196,6 +220,7 @@ class Tidings(Part):
             self._recheck(piece, now, 0.0)
         for piece in runs.numbers(link.extra & ~link.granted):
             self._recheck(piece, now, 0.0)
+        self._taken &= ~link.granted
         link.extra = link.granted = 0
         self._failed[host] = None
         self._hunger.hurry(now)
@@ -235,6 +260,8 @@ class Tidings(Part):
         self._latency += (latency - self._latency) / (8 if self._latency else 1)
         self._under_way += pace.under_way
         link.strikes = 0
+        if not self._taken >> request.piece & 1:
+            self._came = now
         link.served += 1
         link.gave += 1
         link.size += size

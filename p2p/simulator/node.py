@@ -22,6 +22,11 @@ HANDLE = 1
 class Control(Protocol):
     """The way to the scheduler."""
 
+    @property
+    def there(self) -> bool:
+        """Whether there is one."""
+        ...
+
     def tell(self, node: Uploader, body: Body) -> None:
         """Send it a message."""
 
@@ -40,6 +45,8 @@ class Node(Uploader):
         seed = world.random.getrandbits(64)
         patience = Patience(total=world.scenario.policy.total)
         self.chooser = Chooser(HANDLE, TASK, world.description, Random(seed), patience)
+        self._session = False
+        """There is one with the scheduler."""
         self._uploads: dict[int, Upload] = {}
         self._armed = float("inf")
         self._trace: deque[int] = deque()
@@ -63,7 +70,8 @@ class Node(Uploader):
             self._trace.extend(sorted(chance.sample(range(count), length)))
         else:
             self.chooser.want_all(True)
-        self.scheduled(None)
+        if self.control.there:
+            self.scheduled(None)
         for _reader in range(self.group.ahead):
             self._read_on()
         if self.chooser.complete and self.finished < 0:
@@ -76,6 +84,7 @@ class Node(Uploader):
         """Have a session with the scheduler."""
         if self.dead:
             return
+        self._session = True
         self.control.tell(self, self.announce())
         for body in self.chooser.join(self.clock.now):
             self.control.tell(self, body)
@@ -83,6 +92,7 @@ class Node(Uploader):
 
     def unscheduled(self, _: object) -> None:
         """Lose it."""
+        self._session = False
         self.chooser.unscheduled(self.clock.now)
         self.step()
 
@@ -170,7 +180,7 @@ class Node(Uploader):
                 cancelled = self._uploads.get(ask.number)
                 if cancelled is not None:
                     cancelled.gone = True
-        for body in choice.control:
+        for body in choice.control if self._session else ():
             self.control.tell(self, body)
         if choice.connect or choice.leave or choice.origin:
             self._outward(choice)

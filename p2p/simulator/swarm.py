@@ -63,6 +63,11 @@ class Swarm:
 
     # For hosts
 
+    @property
+    def there(self) -> bool:
+        """Whether there is a scheduler."""
+        return self.scheduler is not None
+
     def tell(self, node: Uploader, body: Body) -> None:
         """Send the scheduler a message."""
         self.world.send(node, self._centre, self._take, (node, body, self._epoch))

@@ -123,7 +123,7 @@ def test_a_partition_sets_nobody_aside() -> None:
         ({"kind": "lie", "hosts": 1}, 1.1),
         ({"kind": "partition", "hosts": 6, "lasts": "3s"}, 2.1),
         ({"kind": "scheduler", "lasts": "1s"}, 1.2),
-        ({"kind": "scheduler"}, 3.0),
+        ({"kind": "scheduler"}, 1.2),
         ({"kind": "seed"}, 1.6),
         ({"kind": "origin", "lasts": "3s"}, 1.2),
     ],
@@ -133,6 +133,36 @@ def test_everybody_who_lives_gets_everything(fault: dict[str, object], most: flo
     report = simulate(scenario(hosts=12, pieces=60, fault=[fault | {"at": "0.4s"}]))
     assert report.finished == report.living
     assert report.origin <= most
+
+
+@pytest.mark.parametrize("lasts", [0.3, 2.0, 0.0], ids=["a moment", "2 s", "for good"])
+@pytest.mark.parametrize("seeds", [0, 1, 2])
+def test_a_scheduler_that_is_gone_costs_a_swarm_little(lasts: float, seeds: int) -> None:
+    fault = {"kind": "scheduler", "at": 0.7, "lasts": lasts}
+    undisturbed, report = (
+        simulate(scenario(60, 128, seeds={"hosts": seeds}, fault=faults))
+        for faults in ([], [fault])
+    )
+    assert report.finished == 60
+    assert report.aside == []
+    assert report.origin <= 1.1
+    assert report.source <= 1.3
+    assert report.ended <= 1.3 * undisturbed.ended
+
+
+def test_a_seed_that_dies_while_the_scheduler_is_gone_is_done_without() -> None:
+    faults = [{"kind": "scheduler", "at": 0.7, "lasts": 2.0}, {"kind": "seed", "at": 0.9}]
+    undisturbed, report = (simulate(scenario(60, 128, fault=each)) for each in ([], faults))
+    assert (report.finished, report.aside) == (60, [])
+    assert report.origin <= 1.1
+    assert report.ended <= 1.5 * undisturbed.ended
+
+
+def test_who_comes_while_the_scheduler_is_gone_waits_for_it() -> None:
+    fault = {"kind": "scheduler", "at": 0.5, "lasts": 1.0}
+    report = simulate(scenario(group=[{"hosts": 30, "over": "1s"}], pieces=100, fault=[fault]))
+    assert (report.finished, report.aside) == (30, [])
+    assert report.origin <= 1.1
 
 
 def test_who_serves_wrong_bytes_is_set_aside() -> None:

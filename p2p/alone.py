@@ -1,0 +1,68 @@
+"""Alone: what a child of one task does while there is no scheduler, pure.
+
+It goes on with the parents that it knows. What has not left the source yet is taken by *deputies*:
+the scheduler told a few of its hosts beforehand which pieces fall to whom when it is gone, so that
+each still leaves the source about once. Where nothing comes that way for a while a child reads the
+origin itself, pieces here and there; not all children at the same moment, because what one has read
+the others get from it.
+"""
+
+from __future__ import annotations
+
+from . import messages, runs
+from .tidings import Tidings
+
+READS_UNASKED = 2
+"""Pieces that a bulk child reads from the origin at once where no scheduler gives grants."""
+
+STANDING = 8
+"""Pieces that all deputies of a task take from the source at once; `grants.WINDOW_FIRST`."""
+
+
+class Alone(Tidings):
+    """The part, as it goes on without a scheduler."""
+
+    def _stand_in(self, now: float) -> None:
+        """Take what falls to this host from the source, in rising order."""
+        if not (self._turns and self.bulk and self.offers):
+            return
+        coming = (self._taken & (self._granted | self._book.asked)).bit_count()
+        known = self._seen | self._taken | self.held | self._granted | self._book.asked
+        mine = runs.lowest(self._share & self.known & ~known, -(-STANDING // self._turns) - coming)
+        if mine:
+            source = self._source
+            link = self.links.get(source.host) if source else None
+            if link is not None and not link.ready and link.rests > now:
+                source = None  # it is gone too
+            pieces, lasts = runs.encode(mine), self.patience.linger
+            self._grant(messages.Grant(self.handle, pieces, source, lasts), now)
+            self._taken |= mine
+
+    @property
+    def _helps(self) -> float:
+        """Return from when on a child reads the origin itself."""
+        if not self.bulk or len(self._book.reading) >= READS_UNASKED:
+            return float("inf")
+        return max(self._hunger.since, self._came) + self.patience.alone * self._patient
+
+    def _help_itself(self, missing: int, now: float) -> None:
+        """Read the origin, because no scheduler says who is to: here and there, as others do."""
+        self._helping |= now >= self._helps
+        while self._helping and missing and len(self._book.reading) < READS_UNASKED:
+            piece = self._pick(missing)
+            missing &= ~(1 << piece)
+            self._read(piece)
+
+    def _pick(self, bits: int) -> int:
+        """Return the newest piece of a bitmap, else one at random; those after gaps are likelier.
+
+        Pieces leave the source in rising order, so the highest that appeared lately is the newest.
+        """
+        new = bits & self._newest
+        if new:
+            return new.bit_length() - 1
+        start = int(self._random.random() * bits.bit_length())
+        later = bits >> start
+        if later:
+            return start + (later & -later).bit_length() - 1
+        return (bits & -bits).bit_length() - 1
