@@ -193,25 +193,24 @@ class CacheFile:
         """Say whether bytes are few, or in the page cache: nobody waits long for them."""
         return stop - start < direct.SMALLEST or direct.resident(self._pair.data_fd, start, stop)
 
-    def directly(self, start: int, stop: int) -> memoryview | None:
+    def directly(self, start: int, stop: int, zeros: int = 0) -> memoryview | None:
         """Read bytes of the data file past the page cache, None where they cannot be had so.
 
-        The lease is held. The memory is one of `buffers`, the caller's until it gives it back.
+        *zeros* follow. The lease is held. The memory is one of `buffers`, the caller's until it
+        gives it back.
         """
-        size = stop - start
-        if start % direct.BLOCK or size > direct.LARGEST:
+        fd, size = self._pair.direct_fd, stop - start
+        rounded = -(-size // direct.BLOCK) * direct.BLOCK
+        if fd < 0 or start % direct.BLOCK or max(rounded, size + zeros) > direct.LARGEST:
             return None
-        fd = self._pair.direct_fd
-        buffer = buffers.take()
-        whole = memoryview(buffer)[: -(-size // direct.BLOCK) * direct.BLOCK]
+        whole = buffers.take(max(rounded, size + zeros))
         try:
-            read = os.preadv(fd, [whole], start) if fd >= 0 else -1
+            if os.preadv(fd, [whole[:rounded]], start) >= size:
+                whole[size : size + zeros] = bytes(zeros)
+                return whole[: size + zeros]
         except OSError:
-            read = -1
-        if read >= size:
-            return whole[:size]
-        whole.release()
-        buffers.give(buffer)
+            pass  # the caller finds out why
+        buffers.give(whole)
         return None
 
     def read(self, start: int, into: memoryview) -> bool:

@@ -10,6 +10,9 @@ import ctypes
 import mmap
 import os
 from collections import deque
+from contextlib import suppress
+
+from .digest import Buffer
 
 SMALLEST = 256 << 10
 """Bytes from which a read is made directly; below, what the disk reads along is worth keeping."""
@@ -21,6 +24,8 @@ POOLED = 16
 """Buffers that are kept, of up to `LARGEST` bytes."""
 
 LARGEST = 2 << 20
+"""A huge page. In small ones a read of a megabyte is 256 places in memory, which is more than a
+request to the disk may name, and each of them is looked up anew on the way in and out."""
 
 _CACHESTAT = 451
 """Linux 6.5; the number is the same everywhere."""
@@ -57,19 +62,29 @@ def reopened(fd: int) -> int:
         return -1
 
 
+class Room(mmap.mmap):
+    """Memory that is kept: not to be confused with a mapped file."""
+
+
 class Buffers:
     """Aligned memory for direct reads, kept and used again. Any thread may call."""
 
     def __init__(self) -> None:
-        self._free: deque[mmap.mmap] = deque(maxlen=POOLED)
+        self._free: deque[Room] = deque(maxlen=POOLED)
 
-    def take(self) -> mmap.mmap:
-        """Return `LARGEST` bytes of memory."""
+    def take(self, size: int) -> memoryview:
+        """Return *size* bytes of memory, the last ones given back if that is enough."""
+        if size > LARGEST:
+            return memoryview(bytearray(size))
         try:
-            return self._free.pop()
+            room = self._free.pop()
         except IndexError:
-            return mmap.mmap(-1, LARGEST)
+            room = Room(-1, LARGEST, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            with suppress(OSError):  # a kernel without huge pages
+                room.madvise(mmap.MADV_HUGEPAGE)
+        return memoryview(room)[:size]
 
-    def give(self, buffer: mmap.mmap) -> None:
-        """Take back what nobody looks at any more."""
-        self._free.append(buffer)
+    def give(self, data: Buffer | None) -> None:
+        """Take back what nobody looks at any more; anything else is left to its owners."""
+        if isinstance(data, memoryview) and isinstance(data.obj, Room):
+            self._free.append(data.obj)

@@ -90,6 +90,10 @@ class ImageStore:
             self._ledger.add("cache", chunks=len(extents), size=len(data))
         return data
 
+    def has(self, extents: Sequence[Extent]) -> bool:
+        """Say whether all of *extents* is here, in memory or not."""
+        return not self._views.missing(extents, {})
+
     async def read(self, extents: Sequence[Extent]) -> Buffer:
         """Return the bytes of *extents*, fetching what is missing; raises ChunkstoreError."""
         data = self.look(extents)
@@ -110,9 +114,9 @@ class ImageStore:
 
         They are the caller's until it has given them to `lend`, once.
         """
-        if self._views.missing(extents, {}):
+        if not self.has(extents):
             return None
-        data = await trio.to_thread.run_sync(self._views.copy, extents, {}, limiter=self._disk)
+        data = await trio.to_thread.run_sync(self._views.from_disk, extents, limiter=self._disk)
         if data is not None:
             self._ledger.add("cache", chunks=len(extents), size=len(data))
         return data

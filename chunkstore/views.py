@@ -6,7 +6,6 @@ and given back a moment later, when whoever looked has awaited.
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -50,8 +49,8 @@ class Views:
         self.doubles = Doubles()
         self._leases: set[Lease] = set()
         """Shared for at least this turn of the event loop."""
-        self._lent: list[mmap.mmap] = []
-        """Buffers that replies are made of."""
+        self._lent: Buffer | None = None
+        """What the last reply was made of."""
 
     def gather(
         self,
@@ -79,16 +78,23 @@ class Views:
             for file in self._files(extents):
                 stack.enter_context(file.lease.shared())
             runs = self._runs(extents, kept, self._find)
-            if runs is None:
-                return None
-            data = _directly(runs)
-            return _copied(runs) if data is None else data
+            return None if runs is None else _read(runs)
+
+    def from_disk(self, extents: Sequence[Extent]) -> Buffer | None:
+        """Return a copy like ``copy``, None also of what is in memory; not in the event loop."""
+        with ExitStack() as stack:
+            for file in self._files(extents):
+                stack.enter_context(file.lease.shared())
+            runs = self._runs(extents, {}, self._find)
+            return None if runs is None or all(map(_is_prompt, runs)) else _read(runs)
 
     def lend(self, data: Buffer | None) -> Buffer | None:
-        """Return *data*; if it is a buffer for direct reads, that is used again later."""
-        if isinstance(data, memoryview) and isinstance(data.obj, mmap.mmap):
+        """Return *data*; if it is a kept buffer, that is used again later."""
+        if data is not None:
             self._give_back_soon()
-            self._lent.append(data.obj)
+            # Whoever got the one before this has awaited since, or this would not be called.
+            buffers.give(self._lent)
+            self._lent = data
         return data
 
     @contextmanager
@@ -137,7 +143,7 @@ class Views:
         return absent
 
     def _give_back_soon(self) -> None:
-        if not self._leases and not self._lent:
+        if not self._leases and self._lent is None:
             trio.lowlevel.spawn_system_task(self._give_back_later)
 
     async def _give_back_later(self) -> None:
@@ -149,9 +155,8 @@ class Views:
         for lease in self._leases:
             lease.release()
         self._leases.clear()
-        for buffer in self._lent:
-            buffers.give(buffer)
-        self._lent.clear()
+        buffers.give(self._lent)
+        self._lent = None
 
     def _runs(
         self, extents: Sequence[Extent], kept: Mapping[Key, Buffer], find: _Find
@@ -207,11 +212,21 @@ def _is_prompt(run: _Run) -> bool:
     return not isinstance(run.source, CacheFile) or run.source.prompt(run.start, run.stop)
 
 
-def _directly(runs: Sequence[_Run]) -> Buffer | None:
-    """Read one large run past the page cache; None where there is another way or none."""
-    if len(runs) != 1 or not isinstance(runs[0].source, CacheFile) or _is_prompt(runs[0]):
-        return None
-    return runs[0].source.directly(runs[0].start, runs[0].stop)
+def _read(runs: Sequence[_Run]) -> Buffer | None:
+    """Read *runs* into a kept buffer, one large one past the page cache; None where that fails."""
+    data = None
+    first, *holes = runs
+    alone = not any(run.source is not None for run in holes)
+    if alone and isinstance(first.source, CacheFile) and not _is_prompt(first):
+        zeros = sum(run.stop - run.start for run in holes)
+        data = first.source.directly(first.start, first.stop, zeros)
+    if data is not None:
+        return data
+    whole = buffers.take(sum(run.stop - run.start for run in runs))
+    if _fill(whole, runs):
+        return whole
+    buffers.give(whole)
+    return None
 
 
 def _joined(runs: Sequence[_Run], *, paged_in: bool = True) -> Buffer | None:
@@ -229,15 +244,22 @@ def _joined(runs: Sequence[_Run], *, paged_in: bool = True) -> Buffer | None:
 def _copied(runs: Sequence[_Run]) -> Buffer | None:
     """Copy *runs* into one buffer; None where a cache file cannot be read."""
     buffer = bytearray(sum(run.stop - run.start for run in runs))
-    done = 0
     with memoryview(buffer) as whole:
-        for run in runs:
-            size = run.stop - run.start
-            into = whole[done : done + size]
-            done += size
-            if isinstance(run.source, CacheFile):
-                if not run.source.read(run.start, into):
-                    return None
-            elif run.source is not None:
-                into[:] = memoryview(run.source)[run.start : run.stop]
-    return buffer
+        return buffer if _fill(whole, runs) else None
+
+
+def _fill(whole: memoryview, runs: Sequence[_Run]) -> bool:
+    """Copy *runs* into *whole*, whatever it held before; say whether all could be read."""
+    done = 0
+    for run in runs:
+        size = run.stop - run.start
+        into = whole[done : done + size]
+        done += size
+        if isinstance(run.source, CacheFile):
+            if not run.source.read(run.start, into):
+                return False
+        elif run.source is not None:
+            into[:] = memoryview(run.source)[run.start : run.stop]
+        else:
+            into[:] = bytes(size)
+    return True

@@ -14,7 +14,7 @@ from rafs.check import findings
 from .bootstraps import Bootstraps
 
 MODEL = "models load faster through the page cache that the fuse driver fills"
-"""Measured by tests/bench/models.py: EROFS reads 128 KiB at a time and waits for each."""
+"""Measured by tests/bench/models.py: EROFS reads a megabyte ahead at most, and who faults waits."""
 
 
 async def choose(driver: str, bootstrap: Bootstrap, digest: Digest, kept: Bootstraps) -> Shown:

@@ -26,6 +26,7 @@ class Beginnings:
 
     def __init__(self, reader: Reader, image: Bootstrap) -> None:
         self.look = reader.look
+        self.has = reader.has
         self.want = reader.want
         self.expect = reader.expect
         self.held = reader.held
@@ -62,8 +63,7 @@ class Beginnings:
             last, size = after, size + after.size
 
     def _is_here(self, blob: Blob, chunk: Chunk) -> bool:
-        with self._reader.held([Extent(blob, chunk, 0, chunk.size)], paged_in=False) as found:
-            return found is not None
+        return self._reader.has([Extent(blob, chunk, 0, chunk.size)])
 
     def __repr__(self) -> str:
         return f"Beginnings({self._reader!r})"

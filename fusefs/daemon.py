@@ -253,6 +253,7 @@ class _Session:
             "waiting_reads": self._vfs.waiting,
             "reads": self._pagecache.reads,
             "reads_ahead": self._operations.disk.served,
+            "reads_ahead_wasted": self._operations.disk.wasted,
             "pushes": self._pagecache.pushes,
             "pushed_bytes": self._pagecache.pushed,
             "last_error": last_error,

@@ -3,7 +3,7 @@
 The kernel has one or two requests of a megabyte under way for a reader. While those are answered
 the disk would have nothing to do; so the pieces that follow are read meanwhile, past the page
 cache, into memory that is kept for that. What was read so is what was asked for: a chunk's bytes
-never change.
+never change. A file whose pages are pushed is left out: what follows would be read twice.
 
 Tasks: ``run`` owns one per piece, and lets go of pieces that nobody came for.
 """
@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 import trio
 
@@ -36,12 +38,23 @@ READERS = 64
 KEPT = 1.0
 """Seconds for which a piece waits for its reader."""
 
+QUICK = KEPT / PIECES
+"""Seconds that a reader may take from one request to the next: a slower one has no use for pieces,
+and would not come for the last of them."""
+
+_Place = tuple[int, int]
+"""A file's node, and where a request of it begins."""
+
 
 class _Piece:
     """Bytes that are being read, or have been."""
 
-    def __init__(self, node: int) -> None:
+    def __init__(self, node: int, start: int, stop: int) -> None:
         self.node = node
+        self.start = start
+        self.stop = stop
+        self.left = stop - start
+        """Bytes that no request has got yet."""
         self.data: Buffer | None = None
         self.done = trio.Event()
         self.wanted = True
@@ -49,19 +62,45 @@ class _Piece:
         """When it was there."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What a request gets of a piece."""
+
+    piece: _Piece
+    start: int
+    stop: int
+
+    @property
+    def is_all(self) -> bool:
+        return (self.start, self.stop) == (self.piece.start, self.piece.stop)
+
+
+@dataclass(frozen=True, slots=True)
+class _Next:
+    """Where a file's next request would begin."""
+
+    start: int
+    since: float
+    """When the last one came, or was answered."""
+
+
 class DiskAhead:
     """The sequential readers of one session's files, and what lies ready for them."""
 
     def __init__(self, vfs: Vfs) -> None:
         self._vfs = vfs
-        self._pieces: OrderedDict[tuple[int, int, int], _Piece] = OrderedDict()
-        """By node, start and size."""
-        self._next: OrderedDict[int, int] = OrderedDict()
-        """Where the next request of a file would begin that is here, by node."""
+        self._pieces: dict[_Place, _Piece] = {}
+        """By the place of the request that comes for them, or for the rest of them."""
+        self._asked: dict[_Place, int] = {}
+        """Where ends what is being read for requests that found no piece."""
+        self._next: OrderedDict[int, _Next] = OrderedDict()
+        """Of files whose last request was for what is here, by node."""
         self._begun = trio.Event()
         self._nursery: trio.Nursery | None = None
         self.served = 0
         """Requests that found their bytes read, or being read."""
+        self.wasted = 0
+        """Pieces of which some was read for nobody."""
 
     async def run(self) -> None:
         """Read ahead until cancelled."""
@@ -78,54 +117,136 @@ class DiskAhead:
             self._nursery = None
             self._let_go(math.inf)
 
-    async def read(self, node: int, start: int, size: int) -> Buffer:
-        """Return what ``Vfs.read`` does, and have the disk read on for who reads on."""
-        if size < LEAST:
-            return await self._vfs.read(node, start, size)
-        piece = self._pieces.pop((node, start, size), None)
-        if piece is not None or self._next.get(node) == start:
-            self._follow(node, start + size)
-            self._read_on(node, start + size, size)
-        if piece is not None:
-            await piece.done.wait()
-            data = piece.data
-            self.served += data is not None
-        else:
-            data = await self._vfs.from_disk(node, start, size)
+    def expects(self, node: int, start: int) -> bool:
+        """Say whether something lies ready for a request: no need to look elsewhere."""
+        return (node, start) in self._pieces
+
+    async def read(self, node: int, start: int, size: int, *, alone: bool = False) -> Buffer:
+        """Return what ``Vfs.read`` does, and have the disk read on for who reads on.
+
+        Read *alone*, nothing is read on.
+        """
+        end = self._vfs.attributes(node)[5]
+        stop = min(start + size, end)
+        parts = self._take(node, start, stop)
+        before = self._next.get(node)
+        follows = not alone and (size >= LEAST or bool(parts))
+        if follows and self._is_in_order(before, start, found=bool(parts)):
+            self._read_on(node, stop, size, end)
+        data = await (self._joined(parts) if parts else self._read(node, start, stop))
         if data is None:
             self._next.pop(node, None)
             return await self._vfs.read(node, start, size)
-        self._follow(node, start + size)
+        self.served += bool(parts)
+        if follows:
+            self._answered(node, start, stop, before)
         self._vfs.lend(node, data)
         return data
 
-    def _follow(self, node: int, stop: int) -> None:
-        """Expect a request for what comes after *stop*."""
-        self._next[node] = stop
+    def _take(self, node: int, start: int, stop: int) -> list[_Part]:
+        """Return the pieces that hold ``[start, stop)``, the last of them begun now if need be."""
+        parts: list[_Part] = []
+        while start < stop and (piece := self._pieces.pop((node, start), None)) is not None:
+            end = min(piece.stop, stop)
+            parts.append(_Part(piece, start, end))
+            start = end
+            if end < piece.stop:
+                self._pieces[node, end] = piece
+        if parts and start < stop:
+            parts.append(_Part(self._begin(node, start, stop), start, stop))
+        return parts
+
+    async def _joined(self, parts: Sequence[_Part]) -> Buffer | None:
+        """Return the bytes of *parts*, copied unless they are one piece; None if some is not here.
+
+        Requests mostly come as they were foreseen; when a reader begins they still grow.
+        """
+        for part in parts:
+            await part.piece.done.wait()
+        found = [part.piece.data for part in parts]
+        if len(parts) == 1 and parts[0].is_all:
+            return found[0]
+        views = [
+            memoryview(data)[part.start - part.piece.start : part.stop - part.piece.start]
+            for part, data in zip(parts, found, strict=True)
+            if data is not None
+        ]
+        joined = b"".join(views) if len(views) == len(parts) else None
+        for part in parts:
+            part.piece.left -= part.stop - part.start
+            if not part.piece.left:
+                self._give_back(part.piece)
+        return joined
+
+    async def _read(self, node: int, start: int, stop: int) -> Buffer | None:
+        if start >= stop:
+            return None
+        self._asked[node, start] = stop
+        try:
+            return await self._vfs.from_disk(node, start, stop - start)
+        finally:
+            self._asked.pop((node, start), None)
+
+    def _is_in_order(self, before: _Next | None, start: int, *, found: bool) -> bool:
+        if before is None or trio.current_time() - before.since > QUICK:
+            return False
+        return found or before.start == start
+
+    def _read_on(self, node: int, stop: int, size: int, end: int) -> None:
+        """Begin to read what follows a request of *size* bytes up to *stop*, in a file up to *end*.
+
+        Pieces end where requests of that size will end.
+        """
+        place = stop
+        if stop < self._next[node].start <= stop + PIECES * size:
+            place = self._next[node].start  # two requests came in the wrong order
+        self._expect(node, place)
+        limit = min(stop + PIECES * size, end) if size >= LEAST else 0
+        while place < limit:
+            piece = self._pieces.get((node, place))
+            known = piece.stop if piece is not None else self._asked.get((node, place))
+            if known is None:
+                if self._nursery is None or len(self._pieces) >= MOST:
+                    return
+                known = min(stop + ((place - stop) // size + 1) * size, end)
+                self._pieces[node, place] = self._begin(node, place, known)
+                self._begun.set()
+            place = known
+
+    def _begin(self, node: int, start: int, stop: int) -> _Piece:
+        piece = _Piece(node, start, stop)
+        if self._nursery is None:
+            piece.done.set()
+        else:
+            self._nursery.start_soon(self._fill, piece)
+        return piece
+
+    def _expect(self, node: int, start: int) -> None:
+        """Take note of where the next request will begin."""
+        self._next[node] = _Next(start, trio.current_time())
         self._next.move_to_end(node)
         if len(self._next) > READERS:
             self._next.popitem(last=False)
 
-    def _read_on(self, node: int, start: int, size: int) -> None:
-        """Begin to read the pieces from *start* on that are not under way."""
-        for place in range(start, start + PIECES * size, size):
-            if self._nursery is None or len(self._pieces) >= MOST:
-                return
-            key = node, place, size
-            if key not in self._pieces:
-                self._pieces[key] = piece = _Piece(node)
-                self._nursery.start_soon(self._fill, key, piece)
-                self._begun.set()
+    def _answered(self, node: int, start: int, stop: int, before: _Next | None) -> None:
+        """Expect what follows; where requests are under way together, what follows the last."""
+        after = self._next.get(node)
+        last = after is None or after is before or after.start == start
+        self._expect(node, stop if last or after is None else after.start)
 
-    async def _fill(self, key: tuple[int, int, int], piece: _Piece) -> None:
+    async def _fill(self, piece: _Piece) -> None:
         try:
             with suppress(RafsError, ChunkstoreError, OSError):  # whoever reads there is told
-                piece.data = await self._vfs.from_disk(*key)
+                size = piece.stop - piece.start
+                data = await self._vfs.from_disk(piece.node, piece.start, size)
+                piece.data = data if data is not None and len(data) == size else None
         finally:
             piece.since = trio.current_time()
             piece.done.set()
-            if not piece.wanted:
-                self._give_back(piece)
+            if piece.data is None:
+                self._pieces = {key: one for key, one in self._pieces.items() if one is not piece}
+            elif not piece.wanted:
+                self._waste(piece)
 
     def _let_go(self, before: float) -> None:
         for key, piece in list(self._pieces.items()):
@@ -133,7 +254,11 @@ class DiskAhead:
                 del self._pieces[key]
                 piece.wanted = False
                 if piece.done.is_set():
-                    self._give_back(piece)
+                    self._waste(piece)
+
+    def _waste(self, piece: _Piece) -> None:
+        self.wasted += 1
+        self._give_back(piece)
 
     def _give_back(self, piece: _Piece) -> None:
         data, piece.data = piece.data, None

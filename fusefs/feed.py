@@ -62,14 +62,23 @@ class Feed:
     """One file's steps."""
 
     def __init__(
-        self, size: int, *, level: int = FIRST_LEVEL, begin: int = 0, pushes: bool = True
+        self,
+        size: int,
+        *,
+        level: int = FIRST_LEVEL,
+        begin: int = 0,
+        pushes: bool = True,
+        again: bool = False,
     ) -> None:
         """Feed a file of *size* bytes.
 
         What lies before *begin* is left alone: it was read before. A feed that never *pushes* only
-        says what to fetch: every read is a READ then.
+        says what to fetch: every read is a READ then. One that comes *again* goes on, when all was
+        brought, for what the kernel has dropped.
         """
-        self._pushes = pushes
+        self.pushes = pushes
+        """Whether what was fetched is to be pushed."""
+        self._again = again
         self._size = size
         self._bounds: Sequence[int] = ()
         self._steps = array("d", [_IDLE]) * -(-size // STEP)
@@ -106,11 +115,11 @@ class Feed:
         for step in range(max(first, self._first), min(last + 1, len(self._steps))):
             state = self._steps[step]
             if state in (_IDLE, _ASKED):
-                if self._pushes:
+                if self.pushes:
                     self._read.setdefault(step, []).append((start, stop))
                 if state == _IDLE:
                     self._follow(step)
-            elif self._pushes and now - state > SETTLED and self._lacks(step, start, stop):
+            elif self.pushes and now - state > SETTLED and self._lacks(step, start, stop):
                 self._forget(now)
                 self._follow(step)
 
@@ -142,7 +151,7 @@ class Feed:
         """Return what to push of *step*, which has come; ``pushed`` or ``put_back`` follows."""
         start, stop = self.span(step)
         self._steps[step] = now
-        if not self._pushes:
+        if not self.pushes:
             return []
         self._unwired += stop - start
         if self._unwired >= min(self._level, self.limit) // 4:
@@ -167,6 +176,11 @@ class Feed:
     def spent(self) -> bool:
         """Whether all of the file was asked for."""
         return not self._left
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to do, nor will be."""
+        return not self._left and not self.asked and not self._again
 
     @property
     def starves(self) -> bool:

@@ -115,8 +115,9 @@ class Operations(pyfuse3.Operations):
         self._count[0] += 1
         with self._translated:
             self._pagecache.read(fh, off, size)
-            found = self._vfs.look(fh, off, size)
-            data = await self.disk.read(fh, off, size) if found is None else found
+            data = None if self.disk.expects(fh, off) else self._vfs.look(fh, off, size)
+            if data is None:
+                data = await self.disk.read(fh, off, size, alone=self._pagecache.pushes_to(fh))
             if not off:
                 self._pagecache.began(fh, data)
             return data

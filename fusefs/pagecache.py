@@ -4,8 +4,9 @@ A mapped file is read a fault at a time, each of which waits for the source. So 
 fetched ahead and pushed into the page cache while the file is open, and faults find them there.
 
 Which files: a model, from its first READ on, known by how it begins (`models`); any other once it
-was read in order for a while, or at many scattered places (`prefetch`). A small file, or a few
-reads of a large one, bring nothing but themselves. Which order: `feed`.
+was read in order for a while, or at many scattered places (`prefetch`), and is not here: what is
+costs less to read as it is asked for, and `diskahead` reads on. A small file, or a few reads of a
+large one, bring nothing but themselves. Which order: `feed`.
 
 What the kernel's EROFS reads, it reads directly and caches itself: such files are only fetched
 ahead. So is the shard that a model's index names next (`shards`), when the one before has all been
@@ -108,8 +109,8 @@ class PageCache:
         """Take note of a READ, before it is answered."""
         self.reads += 1
         feed = self._feeds.get(node)
-        if node in self._ahead:
-            self._end(node)  # the feed of one who reads pushes
+        if feed is not None and (node in self._ahead or feed.over):
+            self._end(node)  # the feed of one who reads pushes; what is here needs none
             feed = None
         if feed is not None:
             self._feeds.move_to_end(node)
@@ -121,13 +122,18 @@ class PageCache:
             feed = Feed(self._vfs.attributes(node)[5], begin=begin, pushes=pushes)
             self._feed(node, feed, start, size)
 
+    def pushes_to(self, node: int) -> bool:
+        """Say whether what follows a READ of a file is pushed, as far as memory allows."""
+        feed = self._feeds.get(node)
+        return feed is not None and feed.pushes
+
     def began(self, node: int, head: Buffer) -> None:
         """Take note that *head*, the first bytes of a file, is about to be answered."""
         if node in self._feeds or self._nursery is None or (kind := kind_of(head)) is None:
             return
         size = self._vfs.attributes(node)[5]
         if size >= SMALLEST:
-            feed = Feed(size, level=LAST_LEVEL, pushes=self._vfs.caches(node))
+            feed = Feed(size, level=LAST_LEVEL, pushes=self._vfs.caches(node), again=True)
             self._feed(node, feed, 0, len(head))
             if kind is not Kind.PYTORCH:
                 self._nursery.start_soon(self._learn, node, feed, size)

@@ -30,6 +30,10 @@ class Reader(ExtentReader, Protocol):
         """Have *extents* fetched behind the readers and tell *ended* once; False: no room."""
         ...
 
+    def has(self, extents: Sequence[Extent]) -> bool:
+        """Say whether all of *extents* is here, in memory or not."""
+        ...
+
     async def from_disk(self, extents: Sequence[Extent]) -> Buffer | None:
         """Return what is here, but not in memory; None of anything else."""
         ...

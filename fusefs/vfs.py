@@ -269,7 +269,8 @@ class Vfs:
     def ahead(self, node: int, start: int, size: int) -> int | None:
         """Take note of a read, and have fetched what a sequential reader will ask for next.
 
-        Return where the file is better fed from, if that is so; see `Streams`.
+        Return where the file is better fed from, if that is so; see `Streams`. What is here needs
+        no feed: to push it would take a copy more than to answer what the kernel asks for.
         """
         slot = self._slot(node)
         nid = slot.nid(node)
@@ -279,7 +280,11 @@ class Vfs:
         wanted = slot.streams.read(node, start, start + size, length)
         if wanted is not None and not _want(slot, slot.tree.extents(nid, *wanted)):
             slot.streams.take_back(node, wanted[0])
-        return slot.streams.bulk(node, length) if slot.wholly else None
+        begin = slot.streams.bulk(node, length) if slot.wholly else None
+        if begin is None:
+            return None
+        first, last = wanted or (start, start + size)
+        return None if slot.reader.has(slot.tree.extents(nid, first, last)) else begin
 
     def expect(self, node: int, start: int, stop: int, ended: Ended) -> bool:
         """Have a range of a file fetched behind the readers and tell *ended* once; False: no room.

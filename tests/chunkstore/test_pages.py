@@ -10,9 +10,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from chunkstore import Digest
+from chunkstore import Digest, Extent
 from chunkstore.blobcache import BlobCache
-from chunkstore.direct import resident
+from chunkstore.direct import Room, resident
 from chunkstore.doubles import SOON
 from chunkstore.imagestore import ImageStore
 from chunkstore.memory import MemoryOrigin
@@ -102,6 +102,58 @@ async def test_large_pieces_are_read_past_the_page_cache(
     crooked = MADE.extent(3, 5, 5 + 300_000)
     assert await store.read([crooked]) == MADE.data(3)[5 : 5 + 300_000]
     assert store.statistics().waiting_reads == 0
+    os.close(pages.fd)
+
+
+async def test_what_is_in_memory_is_not_read_from_the_disk(
+    cache: BlobCache, nursery: trio.Nursery, patient_clock: MockClock
+) -> None:
+    store = await _filled(nursery, cache)
+    pages = Pages(cache)
+    os.fsync(pages.fd)
+    assert pages.has(1)
+    assert await store.from_disk([MADE.extent(1)]) is None
+    pages.drop()
+    await trio.sleep(60)
+    pages.drop()
+    data = await store.from_disk([MADE.extent(1)])
+    assert store.lend(data) == MADE.data(1)
+    os.close(pages.fd)
+
+
+async def test_in_order_one_buffer_serves_all_reads(
+    cache: BlobCache, nursery: trio.Nursery, patient_clock: MockClock
+) -> None:
+    store = await _filled(nursery, cache)
+    pages = Pages(cache)
+    os.fsync(pages.fd)
+    await trio.sleep(60)
+    pages.drop()
+    rooms = set()
+    for _ in range(3):
+        for index in range(4):
+            data = await store.read([MADE.extent(index)])
+            assert isinstance(data, memoryview)
+            assert isinstance(data.obj, Room)
+            assert data == MADE.data(index)
+            rooms.add(id(data.obj))
+    assert len(rooms) <= 2, "one is being filled while the last reply leaves"
+    os.close(pages.fd)
+
+
+async def test_holes_read_into_used_buffers_are_zeros(
+    cache: BlobCache, nursery: trio.Nursery, patient_clock: MockClock
+) -> None:
+    store = await _filled(nursery, cache)
+    pages = Pages(cache)
+    os.fsync(pages.fd)
+    await trio.sleep(60)
+    for _ in range(3):
+        pages.drop()
+        assert await store.read([MADE.extent(1)]) == MADE.data(1)
+        mixed = [MADE.extent(0, 0, 400_000), Extent(None, None, 0, 9000), MADE.extent(2, 0, 100)]
+        expected = MADE.data(0)[:400_000] + bytes(9000) + MADE.data(2)[:100]
+        assert await store.read(mixed) == expected
     os.close(pages.fd)
 
 

@@ -132,6 +132,30 @@ async def test_a_file_that_is_read_in_order_is_fed(session: Session) -> None:
     assert min(start for start, _ in session.kernel.pushed) >= 4 * STEP
 
 
+async def test_a_file_that_is_here_is_not_fed_unless_it_is_a_model(session: Session) -> None:
+    session.reader.ready = True
+    for step in range(32):
+        session.read(b"plain", step * STEP, STEP)
+    for step in range(0, 36, 2):
+        session.read(b"plain", (step * 5 % 36) * STEP, 4096)
+    assert not session.pagecache.pushes_to(session.node(b"plain"))
+    session.read(b"model", 0, 4096)
+    assert session.pagecache.pushes_to(session.node(b"model"))
+    await session.reader.settle()
+    assert session.kernel.pages[4096:] == MODEL[4096:]
+
+
+async def test_a_file_whose_rest_is_missing_is_fed_from_there_on(session: Session) -> None:
+    session.reader.ready = True
+    for step in range(16):
+        session.read(b"plain", step * STEP, STEP)
+    assert not session.pagecache.pushes_to(session.node(b"plain"))
+    session.reader.ready = False
+    for step in range(16, 26):
+        session.read(b"plain", step * STEP, STEP)
+    assert session.pagecache.pushes_to(session.node(b"plain"))
+
+
 async def test_a_file_that_is_read_all_over_is_fed(session: Session) -> None:
     for step in range(0, 36, 2):
         session.read(b"plain", (step * 5 % 36) * STEP, 4096)
