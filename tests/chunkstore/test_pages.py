@@ -53,6 +53,15 @@ async def _filled(nursery: trio.Nursery, cache: BlobCache) -> ImageStore:
     return store
 
 
+async def _settled(nursery: trio.Nursery, cache: BlobCache) -> tuple[ImageStore, Pages]:
+    """Return the same when the disk has it, and nothing is to be let go of any more."""
+    store = await _filled(nursery, cache)
+    pages = Pages(cache)
+    os.fsync(pages.fd)
+    await trio.sleep(60)
+    return store, pages
+
+
 @pytest.fixture
 def patient_clock(autojump_clock: MockClock) -> MockClock:
     autojump_clock.autojump_threshold = 0.05
@@ -88,10 +97,7 @@ async def test_pages_can_be_let_go_of_by_extents_as_far_as_they_are_on_the_disk(
 async def test_large_pieces_are_read_past_the_page_cache(
     cache: BlobCache, nursery: trio.Nursery, patient_clock: MockClock
 ) -> None:
-    store = await _filled(nursery, cache)
-    pages = Pages(cache)
-    os.fsync(pages.fd)
-    await trio.sleep(60)
+    store, pages = await _settled(nursery, cache)
     pages.drop()
     for index in (1, 4):
         assert store.look([MADE.extent(index)]) is None, "the disk would have to be waited for"
@@ -124,10 +130,7 @@ async def test_what_is_in_memory_is_not_read_from_the_disk(
 async def test_in_order_one_buffer_serves_all_reads(
     cache: BlobCache, nursery: trio.Nursery, patient_clock: MockClock
 ) -> None:
-    store = await _filled(nursery, cache)
-    pages = Pages(cache)
-    os.fsync(pages.fd)
-    await trio.sleep(60)
+    store, pages = await _settled(nursery, cache)
     pages.drop()
     rooms = set()
     for _ in range(3):
@@ -144,10 +147,7 @@ async def test_in_order_one_buffer_serves_all_reads(
 async def test_holes_read_into_used_buffers_are_zeros(
     cache: BlobCache, nursery: trio.Nursery, patient_clock: MockClock
 ) -> None:
-    store = await _filled(nursery, cache)
-    pages = Pages(cache)
-    os.fsync(pages.fd)
-    await trio.sleep(60)
+    store, pages = await _settled(nursery, cache)
     for _ in range(3):
         pages.drop()
         assert await store.read([MADE.extent(1)]) == MADE.data(1)
@@ -160,10 +160,7 @@ async def test_holes_read_into_used_buffers_are_zeros(
 async def test_small_pieces_are_views_of_pages_that_stay_a_moment(
     cache: BlobCache, nursery: trio.Nursery, patient_clock: MockClock
 ) -> None:
-    store = await _filled(nursery, cache)
-    pages = Pages(cache)
-    os.fsync(pages.fd)
-    await trio.sleep(60)
+    store, pages = await _settled(nursery, cache)
     pages.drop()
     found = store.look([MADE.extent(5)])
     assert found == MADE.data(5)
@@ -176,10 +173,7 @@ async def test_small_pieces_are_views_of_pages_that_stay_a_moment(
 async def test_replies_in_flight_do_not_share_memory(
     cache: BlobCache, nursery: trio.Nursery, patient_clock: MockClock
 ) -> None:
-    store = await _filled(nursery, cache)
-    pages = Pages(cache)
-    os.fsync(pages.fd)
-    await trio.sleep(60)
+    store, pages = await _settled(nursery, cache)
     pages.drop()
     found: dict[int, bytes] = {}
 
