@@ -74,13 +74,14 @@ class FileStore:
         self.shelf: Shelf | None = None
 
     async def open(self, *, verify: bool = False) -> None:
-        """Open the files and look which pieces are here; raises CacheUnusable.
+        """Open the files and look which pieces are here; raises CacheUnusable, and holds none then.
 
         With *verify* each is hashed: disks forget, and what is copied out is looked at by nobody.
         """
         try:
             await trio.to_thread.run_sync(self._open, verify)
         except OSError as exc:
+            await self.close()
             raise CacheUnusable(f"{self._path}: {exc.strerror}") from exc
 
     async def close(self) -> None:
