@@ -13,39 +13,28 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from random import Random
 
 import msgspec
 import trio
 
-from chunkstore import (
-    Buffer,
-    Chunk,
-    ChunkSource,
-    ChunkstoreError,
-    Corrupt,
-    Missing,
-    Refused,
-    Unreachable,
-)
+from chunkstore import Buffer, ChunkstoreError, Corrupt, Unreachable
 
 from .choosing import READER, Ask, Choice, Chooser
 from .control import nobody
 from .holdings import Holding
 from .messages import Body, Complaint, Description, Failed, Have, Parent
 from .parents import Neighbour, Parents
+from .reads import Reads
 from .ticket import Ticket
 from .wire import Kind
-from .wishes import Everything, Wish, Wishes
+from .wishes import Everything, Wish
 
 logger = logging.getLogger(__name__)
 
-TRIES = 3
-"""Failures of the origin after which a chunk that no parent has is given up."""
 
-
-class Download(Wishes):
+class Download(Reads):
     """One task at this host."""
 
     def __init__(
@@ -64,12 +53,10 @@ class Download(Wishes):
         """For seeds."""
         self.outline = msgspec.structs.replace(description, headers=[])
         """For everybody else: what proves who we are is not in it."""
-        super().__init__(Chooser(handle, task, self.outline, Random()))
+        super().__init__(Chooser(handle, task, self.outline, Random()), holding, received)
         self.told: Callable[[Body], None] = nobody
         """Set by whoever has a session with the task's scheduler."""
-        self._received = {} if received is None else received
         self._parents = parents
-        self._holding = holding
         self._neighbours: dict[bytes, Neighbour] = {}
         self._complete = trio.Event()
         self.scheduled = False
@@ -79,7 +66,6 @@ class Download(Wishes):
         self._acting = self._again = False
         self._wake = math.inf
         self._poke = trio.Event()
-        self._nursery: trio.Nursery | None = None
         self.chooser.holds(holding.bits, trio.current_time())
 
     @property
@@ -349,56 +335,7 @@ class Download(Wishes):
         tell(ask.number, trio.current_time())
         self.act()
 
-    # The origin.
-
     def rate(self, host: bytes) -> float:
         """Return the bytes per second that *host* was seen to send; 0: not known yet."""
         link = self.chooser.links.get(host)
         return link.pace.rate if link else 0.0
-
-    def _read(self, pieces: Iterable[int]) -> None:
-        """Start to read pieces from the origin, those of one source together."""
-        by_origin: dict[ChunkSource, list[Wish]] = {}
-        for piece in pieces:
-            wish = self._wish(piece)
-            if wish is None:
-                self.chooser.unfetched(piece, "nobody wants it any more", trio.current_time())
-                self._again = True
-            else:
-                by_origin.setdefault(wish.origin, []).append(wish)
-        for origin, wishes in by_origin.items():
-            assert self._nursery is not None
-            self._nursery.start_soon(self._read_together, origin, wishes)
-
-    async def _read_together(self, origin: ChunkSource, wishes: Sequence[Wish]) -> None:
-        left = {wish.chunk.index: wish for wish in wishes}
-
-        async def deliver(chunk: Chunk, data: Buffer) -> None:
-            wish = self._wishes.get(chunk.index, left[chunk.index])
-            if not wish.done.is_set():
-                await self._deliver(wish, data)
-            left.pop(chunk.index, None)
-            self._received["origin"] = self._received.get("origin", 0) + len(data)
-            self._landed(wish)
-            self.chooser.fetched(chunk.index, trio.current_time())
-            self._holding.note(chunk.index)
-            self.act()
-
-        chunks = [wish.chunk for wish in wishes]
-        failure: ChunkstoreError = Missing(f"blob {wishes[0].blob.id}: the origin gave nothing")
-        try:
-            await origin.fetch(wishes[0].blob, chunks, deliver)
-        except ChunkstoreError as exc:
-            failure = exc
-        for piece, wish in left.items():
-            self._unread(piece, wish, failure)
-        self.act()
-
-    def _unread(self, piece: int, wish: Wish, failure: ChunkstoreError) -> None:
-        """Note that the origin failed; give up where nobody else can help, or never will."""
-        self.chooser.unfetched(piece, str(failure)[:200] or "failed", trio.current_time())
-        wish.failures += 1
-        lasting = isinstance(failure, Missing | Corrupt | Refused)
-        held = any(link.have >> piece & 1 for link in self.chooser.links.values())
-        if not held and (lasting or wish.failures >= TRIES):
-            self._end(wish, failure)
