@@ -32,9 +32,9 @@ class Alone(Tidings):
         if mine:
             source = self._source
             link = self.links.get(source.host) if source else None
-            if link is not None and not link.ready and link.rests > now:
-                source = None  # it is gone too
             pieces, lasts = runs.encode(mine), self.patience.linger
+            if link is not None and link.rests > now + (lasts if link.ready else 0.0):
+                source = None  # it is gone too
             self._grant(messages.Grant(self.handle, pieces, source, lasts), now)
             self._taken |= mine
 

@@ -33,6 +33,8 @@ class Patience:
     stall_first: float = 2.0
     """Seconds without an answer that are too many where nothing is known of anybody."""
     stall_least: float = 1.0
+    slowest: float = 256 << 10
+    """Bytes per second below which a piece that has begun to come counts as stalled."""
     strikes: int = 3
     rest: float = 10.0
     """Seconds for which a host that failed is not asked."""

@@ -13,9 +13,10 @@ a grant, or that somebody is getting it.
 
 An answer that is later than 95 of 100 of its parent are gets a second request elsewhere, for
 readers always and for others at the end, when nothing else is left to ask for. A request without an
-answer for much longer is given up, and a parent with three of those is no use. Where the scheduler
-does not answer, the origin is asked after half a second for a reader, five otherwise; where there
-is none, all of a task is read after two.
+answer for much longer is given up, and a parent with three of those is no use; a source has as long
+as its grant, and a piece that begins to come as long as it needs. Where the scheduler does not
+answer, the origin is asked after half a second for a reader, five otherwise; where there is none,
+all of a task is read after two.
 """
 
 from __future__ import annotations
@@ -112,11 +113,11 @@ class Chooser(Alone):
     ) -> None:
         request = self._book.add(link, piece, priority, now)
         request.doubled = doubled
-        late = link.pace.late
-        if late:
-            self._book.watch(request, now + late, now + max(self.patience.stall_least, 4 * late))
-        else:
-            self._book.watch(request, now + 2 * self._usual(), now + self._stall(link))
+        late = now + (link.pace.late or 2 * self._usual())
+        stalled = now + self._stall(link)
+        if link.granted >> piece & 1:  # it may have to get it first: the scheduler knows how long
+            stalled = max(stalled, self._grants.get(piece, 0.0))
+        self._book.watch(request, late, stalled)
         self._choice.asks.append(Ask(request.number, link.parent.host, piece, priority))
 
     def _serve(self, now: float) -> None:
@@ -282,6 +283,7 @@ class Chooser(Alone):
             self._rest(link, now, self.patience.rest)
             self._failed[link.parent.host] = None
             self._hunger.hurry(now)
+            self._give_back(link, request.piece)
             self._give_up(link, now)
         self._report(link, now)
 

@@ -285,6 +285,10 @@ class Download(Reads):
 
     # What comes of it.
 
+    def began(self, ask: Ask, size: int) -> None:
+        """Note that a piece of *size* bytes begins to come."""
+        self.chooser.began(ask.number, size, trio.current_time())
+
     async def came(self, ask: Ask, wish: Wish, data: Buffer, stored_size: int) -> None:
         """Take a piece that a parent sent."""
         wish = self._wishes.get(ask.piece, wish)  # a reader may have come since

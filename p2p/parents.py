@@ -40,6 +40,10 @@ class Ticket(Protocol):
     most: int
     """Bytes that an answer may have."""
 
+    def began(self, size: int) -> None:
+        """Note that a piece of *size* bytes, as it was sent, begins to come."""
+        ...
+
     async def came(self, data: memoryview, *, lz4: bool) -> None:
         """Take the piece; *data* is the session's again when this returns."""
         ...
@@ -161,6 +165,7 @@ class Neighbour:
             return None
         if header.size > ticket.most:
             raise Nonsense(f"PIECE of {header.size} bytes, asked for {ticket.most}")
+        ticket.began(header.size)
         if len(self._buffer) < header.size:
             self._buffer = bytearray(header.size)
         return memoryview(self._buffer)

@@ -175,15 +175,19 @@ class Part:
         request = self._book.close(number)
         if request is None:
             return None
-        link, bit = request.link, 1 << request.piece
-        if link.granted & bit and not keep:
-            link.granted &= ~bit
-            link.extra &= ~bit
-            self._return(request.piece, "failed")
         if not keep:
+            self._give_back(request.link, request.piece)
             self._recheck(request.piece, now, 0.0)
         self._look = now
         return request
+
+    def _give_back(self, link: Link, piece: int) -> None:
+        """Return a grant whose source did not send it; there may be none."""
+        bit = 1 << piece
+        if link.granted & bit:
+            link.granted &= ~bit
+            link.extra &= ~bit
+            self._return(piece, "failed")
 
     def _return(self, piece: int, reason: str) -> None:
         if self._granted >> piece & 1:

@@ -20,6 +20,10 @@ class Taker(Protocol):
         """Return the bytes per second that *host* was seen to send; 0: not known yet."""
         ...
 
+    def began(self, ask: Ask, size: int) -> None:
+        """Note that a piece of *size* bytes begins to come."""
+        ...
+
     async def came(self, ask: Ask, wish: Wish, data: Buffer, stored_size: int) -> None:
         """Take a piece that a parent sent."""
         ...
@@ -58,6 +62,10 @@ class Ticket:
             size=chunk.size,
             offset=chunk.offset,
         )
+
+    def began(self, size: int) -> None:
+        """Note that the piece begins to come."""
+        self._taker.began(self._ask, size)
 
     async def came(self, data: memoryview, *, lz4: bool) -> None:
         """Take the piece."""

@@ -183,6 +183,11 @@ class Tidings(Part):
                 self._read(piece)
         elif bits:
             link = self._link(body.source, now)
+            if link.rests >= now + body.lasts:  # it would not be asked in time: let others have it
+                for piece in runs.numbers(bits):
+                    self._return(piece, "the source failed here a moment ago")
+                    self._recheck(piece, now, 0.0)
+                return
             link.granted |= bits
             link.extra |= bits
             link.have |= bits
@@ -246,6 +251,13 @@ class Tidings(Part):
         if not add & ~(self.held | self._book.asked) or not (link.regular or link.extra & add):
             return False
         return len(self._book.open) < self.patience.opens(self._latency) or bool(self._demands)
+
+    def began(self, number: int, size: int, now: float) -> None:
+        """Note that *size* bytes of a piece begin to come: they get the time that they need."""
+        request = self._book.open.get(number)
+        if request is not None:
+            most = max(self._stall(request.link), size / self.patience.slowest)
+            request.stalled = max(request.stalled, now + most)
 
     def arrived(self, number: int, size: int, now: float) -> None:
         """Note that a piece came, was verified, and is held."""

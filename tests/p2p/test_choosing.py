@@ -123,6 +123,53 @@ def test_a_grant_from_a_seed_is_asked_there_when_the_session_stands() -> None:
     assert child.heard(messages.Held) == [messages.Held(7, [3, 4])]
 
 
+def granted(child: Child, piece: int, lasts: float) -> list[Ask]:
+    """Give a child a grant from a seed, host 9; return what it asks for."""
+    child.chooser.take(messages.Grant(7, [piece, piece + 1], parent(9), lasts), child.now)
+    asks = child.step()
+    child.chooser.linked(parent(9).host, child.now)
+    return asks + child.step()
+
+
+def test_a_seed_that_reads_first_has_as_long_as_the_grant() -> None:
+    child = Child(bulk=True)
+    child.parents(1)
+    child.answer(child.step()[0], 0.01)  # quick parents are no measure for it
+    (ask,) = granted(child, 40, 5.0)
+    child.step(4.9)
+    assert ask.number in child.asks
+    child.step(0.2)
+    assert ask.number not in child.asks
+    assert child.heard(messages.Return) == [messages.Return(7, [40, 41], "failed")]
+
+
+def test_a_piece_that_has_begun_to_come_has_the_time_that_it_needs() -> None:
+    child = Child(bulk=True)
+    child.parents(1)
+    child.answer(child.step()[0], 0.01)
+    (ask,) = granted(child, 40, 1.0)
+    child.step(0.9)
+    child.chooser.began(ask.number, MIB, child.now)
+    child.step(3.9)  # 1 MiB at 256 KiB/s takes 4 s
+    assert ask.number in child.asks
+    child.step(0.2)
+    assert ask.number not in child.asks
+
+
+def test_a_grant_whose_source_has_just_failed_goes_back_at_once() -> None:
+    child = Child(bulk=True)
+    child.parents(0)
+    granted(child, 40, 1.0)
+    child.step(2.1)
+    assert child.heard(messages.Return) == [messages.Return(7, [40, 41], "failed")]
+    assert granted(child, 41, 2.0) == []
+    assert child.heard(messages.Return)[1:] == [
+        messages.Return(7, [41, 42], "the source failed here a moment ago")
+    ]
+    child.step(9.0)  # its rest is nearly over: it can be waited for
+    assert pieces(granted(child, 42, 2.0) + child.step(1.0)) == [42]
+
+
 def test_nothing_but_granted_pieces_is_asked_of_a_seed() -> None:
     child = Child(bulk=True)
     child.chooser.take(messages.Grant(7, [3, 4], parent(9), 5.0), child.now)
