@@ -23,10 +23,10 @@ from .ledger import Ledger, Pulse
 from .source import Deliver, Origin
 from .spans import Span, Unit, possible, spans
 
-SPAN_SIZE = 4 << 20
+SPAN_SIZE = 8 << 20
 """Bytes of one range: large enough that the request costs nothing, small enough to keep a few."""
 
-WIDTH = 16
+WIDTH = 9
 """Ranges side by side at most; how many are worth asking for, the fetcher finds out."""
 
 DECODED_IN_THREAD = (1 << 20) + 1

@@ -2,8 +2,9 @@
 
     python -m tests.bench.reading [--runs 5] [--gib 1] [--only WORD] [--json FILE] [FOLDER]
 
-Each with both drivers; on a tmpfs, where no disk counts, ``--driver fuse`` alone. What comes from a
-web server is measured with the cache in /dev/shm, too, which parts the disk from us. Needs root
+Each with both drivers; on a tmpfs, where no disk counts, ``--driver fuse`` alone. A server has what
+it sends in memory: its disk would be ours. What comes from a web server is measured with the cache
+in /dev/shm, too, which parts the disk from us. Needs root
 (mounting, dropping caches), curl, b3sum, docker-registry, squashfuse and squashfs-tools, and about
 8 times the size in FOLDER.
 """
@@ -20,6 +21,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import blake3
@@ -74,6 +76,14 @@ def rate(path: Path, before: Callable[[], object] = drop_caches) -> float:
     return path.stat().st_size / seconds(lambda: read_all(path)) / 1e9
 
 
+def settle(sent: Path) -> None:
+    """Have nothing in the page cache but the files of *sent*, what a server sends."""
+    drop_caches()
+    for path in sent.rglob("*"):
+        if path.is_file():
+            read_all(path)
+
+
 def random_points(path: Path, step: int) -> float:
     """Return the median milliseconds of 4 KiB reads in chunks that nobody touched."""
     places = random.Random(7).sample(range(0, path.stat().st_size - 4096, step), POINTS)
@@ -118,19 +128,21 @@ class Reading:
         """Return a contender per driver."""
         return {f"naiad {name}": lambda name=name: measure(name) for name in self.drivers}  # type: ignore[misc]
 
-    def cold(self, image: str, driver: str, *options: str, memory: Path | None = None) -> float:
-        """GB/s of a first read: fetched, verified, cached."""
+    def cold(
+        self, sent: Path, image: str, driver: str, *options: str, memory: Path | None = None
+    ) -> float:
+        """GB/s of a first read from a server of *sent*: fetched, verified, cached."""
         with self.mounted(image, driver, *options, memory=memory) as path:
-            return rate(path)
+            return rate(path, partial(settle, sent))
 
     def cold_point(self, image: str, driver: str) -> float:
         """Milliseconds of 4 KiB in a chunk that has to be fetched."""
         with self.mounted(image, driver) as path:
             return random_points(path, STEP)
 
-    def download(self, url: str, memory: Path | None = None) -> float:
-        """GB/s of downloading the blob, then hashing it."""
-        drop_caches()
+    def download(self, sent: Path, url: str, memory: Path | None = None) -> float:
+        """GB/s of downloading the blob from a server of *sent*, then hashing it."""
+        settle(sent)
         out = (memory or self.folder) / "download"
         out.unlink(missing_ok=True)
 
@@ -150,18 +162,19 @@ def http_rows(table: Table, reading: Reading) -> None:
         tempfile.TemporaryDirectory(prefix="naiad-bench-", dir=_MEMORY) as name,
     ):
         blob, memory = f"{url}/blobs/{reading.blob.name}", Path(name)
+        sent = reading.blob.parent
         table.row(
             "sequential, cold, from loopback HTTP, verified",
             "GB/s",
-            reading.each(lambda driver: reading.cold(url, driver))
-            | {"curl+b3sum": lambda: reading.download(blob)},
+            reading.each(lambda driver: reading.cold(sent, url, driver))
+            | {"curl+b3sum": lambda: reading.download(sent, blob)},
         )
         table.row(
             "the same with the cache in memory",
             "GB/s",
             {
-                "naiad fuse": lambda: reading.cold(url, "fuse", memory=memory),
-                "curl+b3sum": lambda: reading.download(blob, memory),
+                "naiad fuse": lambda: reading.cold(sent, url, "fuse", memory=memory),
+                "curl+b3sum": lambda: reading.download(sent, blob, memory),
             },
         )
         shutil.rmtree(memory / "cache")
@@ -177,7 +190,8 @@ def registry_rows(table: Table, reading: Reading) -> None:
     """Measure what comes from docker-registry."""
     if not table.wants("docker-registry"):
         return
-    with running_registry(reading.folder / "registry") as registry:
+    sent = reading.folder / "registry"
+    with running_registry(sent) as registry:
         name, plain = f"{registry.host}/bench:1", "--plain-http"
         source = str(reading.plain.parent)
         naiad("build", source, name, plain, "--chunk-size", "1MiB")
@@ -185,8 +199,8 @@ def registry_rows(table: Table, reading: Reading) -> None:
         table.row(
             "sequential, cold, from docker-registry, verified",
             "GB/s",
-            reading.each(lambda driver: reading.cold(name, driver, plain))
-            | {"curl+b3sum": lambda: reading.download(url)},
+            reading.each(lambda driver: reading.cold(sent, name, driver, plain))
+            | {"curl+b3sum": lambda: reading.download(sent, url)},
         )
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from chunkstore.width import LARGEST, LEAST, MOST, SMALLEST, START, Width
+from chunkstore.width import LARGEST, LEAST, MOST, SMALLEST, START, START_SIZE, Width
 
 GBIT = 125e6
 
@@ -22,7 +22,7 @@ def _settled(rate: float, wait: float) -> Width:
     [
         (GBIT, 0.018, 5, 2_250_000),  # 1 Gbit/s, 10 ms
         (GBIT, 0.001, LEAST, SMALLEST),  # the same next door
-        (10 * GBIT, 0.012, 15, LARGEST),  # 10 Gbit/s, 10 ms
+        (10 * GBIT, 0.012, MOST, LARGEST),  # 10 Gbit/s, 10 ms
         (8 * GBIT, 0.001, LEAST, LARGEST),  # loopback
         (GBIT / 100, 0.9, 5, SMALLEST),
     ],
@@ -36,7 +36,7 @@ def test_what_is_let_out_fills_the_link(rate: float, wait: float, fetches: int, 
 
 def test_before_anything_is_known_a_few_are_let_out() -> None:
     width = Width()
-    assert (width.now, width.size) == (START, LARGEST)
+    assert (width.now, width.size) == (START, START_SIZE)
     width.landed(1 << 20, 5.0)
     assert width.now == START
 
@@ -56,7 +56,7 @@ def test_who_asks_for_little_says_little_of_the_link() -> None:
         now += 0.0135
         width.answered(0.0125)
         width.landed(1 << 20, now, full=False)
-    assert (width.now, width.size) == (START, LARGEST)
+    assert (width.now, width.size) == (START, START_SIZE)
     for _ in range(300):
         now += 0.001
         width.landed(1 << 20, now)
