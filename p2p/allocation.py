@@ -103,7 +103,7 @@ class Allocation:
     def _next(self, task: Task, source: bytes | None, free: int, now: float) -> Peer | None:
         """Return the next bulk peer that may take one of *free*.
 
-        Those of the source's own site come first, then those that share.
+        Those of the source's own site come first, then those that share and are surely there.
         """
         alone = len(task.rotation) == 1 and self._alone(task, task.rotation[0])
         home = self._home(task, source)
@@ -112,7 +112,7 @@ class Allocation:
             for _ in range(len(task.rotation)):
                 peer = task.rotation[0]
                 task.rotation.rotate(-1)
-                if site not in (None, peer.site) or peer.shares is not sharing:
+                if site not in (None, peer.site) or _first(peer) is not sharing:
                     continue
                 if source is not None and peer.returned.get(source, now) > now:
                     continue
@@ -146,3 +146,8 @@ class Allocation:
         if len(task.peers) > 1 + len(self.sources.seeds):
             return False
         return all(each is peer or each.host.kind == "seed" for each in task.peers)
+
+
+def _first(peer: Peer) -> bool:
+    """Whether what a peer is granted will soon be a copy that others can have."""
+    return peer.shares and peer.heard >= peer.task.doubt

@@ -15,6 +15,8 @@ from .resource import Host, Peer, Task
 
 MUCH = 8
 """Pieces; a host that has fewer is as good as one that just came."""
+BUSY = 8
+"""Children; a host that has as many is given no more for what it has."""
 ELSEWHERE = 1
 """Places for hosts of other IDCs."""
 
@@ -76,7 +78,9 @@ def _feed(peer: Peer, chosen: list[Host], rest: list[Host], parts: dict[bytes, P
     given = max(map(gives, [*peer.parents.values(), *chosen]))
     able = [host for host in rest if gives(host) > MUCH + 2 * given]
     if able:
-        chosen[-1] = min(able, key=lambda host: host.children)
+        idlest = min(able, key=lambda host: host.children)
+        if idlest.children < BUSY:
+            chosen[-1] = idlest
 
 
 def _mix(peer: Peer, chosen: list[Host], rest: list[Host]) -> None:

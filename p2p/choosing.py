@@ -104,7 +104,7 @@ class Chooser(Alone):
         """Ask a source for what was granted from it."""
         for piece in runs.numbers(link.granted & self._granted & ~self._book.asked):
             demand = self._demands.get(piece)
-            self._ask(link, piece, demand.priority if demand else BULK, now)
+            self._ask(link, piece, demand.priority if demand else AHEAD, now)
 
     # Asking
 
@@ -183,7 +183,7 @@ class Chooser(Alone):
 
     def _spread(self, room: int, now: float) -> int:
         """Ask for pieces in bulk, rarest first; return how much room is left."""
-        missing = self.full & ~(self.held | self._book.asked | self._granted) & self.known
+        missing = self.full & ~(self.held | self._book.asked) & self.known
         able: list[tuple[Link, int]] = []
         once = twice = 0
         for link in self.links.values():
@@ -318,7 +318,7 @@ class Chooser(Alone):
             self._look = now
             self._choice.control.append(messages.Need(self.handle, useless, failed))
         if starving and now - self._hunger.since >= self.patience.quiet and not self._book.open:
-            self._say_want(runs.lowest(missing & ~self._granted, 64), False)
+            self._say_want(runs.lowest(missing & ~self._granted, self.patience.total), False)
         for link in self.links.values():
             link.gave = 0
 

@@ -147,8 +147,8 @@ class Evaluator:
 DEFAULT = Evaluator(
     "default",
     (
-        (_idle, 0.45),
-        (_useful, 0.15),
+        (_idle, 0.55),
+        (_useful, 0.05),
         (_idc, 0.12),
         (_success, 0.1),
         (_location, 0.08),

@@ -189,7 +189,7 @@ class Family:
 
     def _open_seeds(self, task: Task, now: float) -> list[Host]:
         """Return the seeds that may be parents: when all pieces have left them once."""
-        if not self._sources.seeds or self._supply.free(task):
+        if not self._sources.seeds or task.full & ~task.counted():
             return []
         task.seeded = True
         return [self._sources.seeds[each] for each in self._sources.of(task, now)]

@@ -14,6 +14,8 @@ PER_HOLDER = 4
 """Who is sent to a new holder at once; they pass it on, and hold it a moment later."""
 LOOKED_AT = 16
 """Of those who wait, among whom readers are looked for."""
+VISITORS = 16
+"""Who is sent to one holder in a second, readers apart: twice as many as it serves at once."""
 AGAIN = 1.0
 """Seconds after which a host that still waits is sent to another holder."""
 
@@ -65,7 +67,7 @@ class Hints:
             holder = self.holder(peer, piece, now)
             if holder is None:
                 peer.orphans |= 1 << piece
-            else:
+            elif peer.urgent >> piece & 1 or self._welcome(holder, now):
                 self._send(peer, holder, piece, now)
 
     def orphan(self, peer: Peer, piece: int, now: float) -> bool:
@@ -144,6 +146,17 @@ class Hints:
         if not site.closed or holder.site is site:
             return True
         return bool(peer.urgent & ~(site.held | site.grants.bits) & 1 << piece)
+
+    @staticmethod
+    def _welcome(holder: Peer, now: float) -> bool:
+        """Whether another may be sent to a holder for what no reader waits for.
+
+        When thousands start they all miss what a few have, and would only wait there.
+        """
+        if now - holder.visited >= AGAIN:
+            holder.visited, holder.visitors = now, 0
+        holder.visitors += 1
+        return holder.visitors <= VISITORS
 
     @staticmethod
     def _has(holder: Peer, piece: int) -> bool:

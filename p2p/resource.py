@@ -1,7 +1,8 @@
 """Host, Task and Peer: what a scheduler knows, and their life cycles as tables.
 
 A Host is a process that has a session; a Task is what is distributed; a Peer is a host's part in a
-task. Sets of pieces are bitmaps (`runs`). Hosts and peers compare by identity.
+task. Sets of pieces are bitmaps (`runs`). Hosts and peers compare by identity; each leads to all
+others, so none has a repr that follows.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ PEER_MOVES: dict[PeerState, dict[str, PeerState]] = {
 }
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Host:
     """A process with a session."""
 
@@ -168,7 +169,7 @@ class Stand:
     """The pieces whose number leaves *turn* when it is divided by *turns*."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Peer:
     """A host's part in a task."""
 
@@ -197,6 +198,11 @@ class Peer:
     """Its parents when it came, whom it keeps if they come too (`homecoming`)."""
     stand: Stand | None = None
     """What it is to do when the scheduler is gone (`deputies`)."""
+    heard: float = 0.0
+    """When it last said something."""
+    visited: float = 0.0
+    """Since when those are counted who are sent to it for what it holds."""
+    visitors: int = 0
     place: int = 0
     """Its index in the task's list of peers."""
     among: int = 0
@@ -224,7 +230,7 @@ class Peer:
         return self.task.full & ~self.held
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Site:
     """The hosts of one IDC that take part in a task, seeds not counted."""
 
@@ -239,7 +245,7 @@ class Site:
     """It keeps to itself (`crossing`)."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Task:
     """What is distributed."""
 
@@ -286,6 +292,8 @@ class Task:
     """By IDC."""
     since: float = 0.0
     """When the first came."""
+    doubt: float = 0.0
+    """A grant has shown no life since: who was heard of after that comes before who was not."""
     settled: float = 0.0
     """No grants before: after a restart of the scheduler holders are still on their way back."""
     awaited: set[bytes] | None = None

@@ -156,6 +156,7 @@ class Scheduler:
         if peer is None:
             raise Malformed("no such handle", handle)
         if peer.state is not PeerState.LEFT:
+            peer.heard = now
             handler(peer, body, now)
 
     def _tend(self, task: Task, now: float) -> None:
@@ -238,7 +239,7 @@ class Scheduler:
         if host.id in task.by_host:
             self._leave_task(task.by_host[host.id], now)
             self.tasks.setdefault(_key(task), task)
-        peer = Peer(host, task, body.handle, body.bulk)
+        peer = Peer(host, task, body.handle, body.bulk, heard=now)
         host.peers[body.handle] = peer
         task.add(peer)
         have = runs.decode(body.have, task.description.pieces)

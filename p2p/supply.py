@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from random import Random
 
 from . import messages, runs
@@ -100,13 +101,14 @@ class Supply:
         if self.crossing.tend(task, now):
             self._agenda.watch(task, now)
         for grant in task.grants.expired(now):
+            task.doubt = max(task.doubt, grant.until - grant.lasts / 2)
             self._again(task, [grant.piece], now, last=task.by_host.get(grant.holder))
 
     def remind(self, task: Task, now: float) -> None:
         """Look again for those who wait: a few per tick, who has waited longest first."""
         looked = self._looked
         for piece in list(runs.numbers(task.wanted & (task.counted() | self.free(task)))):
-            for peer, last in list(task.wanters[piece].items())[:looked]:
+            for peer, last in list(islice(task.wanters[piece].items(), looked)):
                 if now - last >= 1.0:
                     self._hints.search(peer, 1 << piece, now)
                     self._allocation.serve(peer, now)
@@ -140,7 +142,7 @@ class Supply:
     def _again(self, task: Task, pieces: list[int], now: float, last: Peer | None = None) -> None:
         """Pieces are free again: grant them to those who want them, *last* after all others."""
         for piece in pieces:
-            for peer in list(task.wanters.get(piece, ()))[: self._looked]:
+            for peer in list(islice(task.wanters.get(piece, ()), self._looked)):
                 if peer is not last:
                     self._allocation.serve(peer, now)
         self._allocation.allot(task, now)

@@ -4,7 +4,8 @@
 
 `--policy` varies what a scenario's [policy] table may say, to see what a policy is worth. The time
 of a fault's scenario is also told as a multiple of what `thousand_short` takes, which is the same
-with no fault. CPU seconds depend on what else the machine does, all else on the seed alone.
+with no fault, and where a fault cuts hosts off for a while, that while apart from the rest.
+CPU seconds depend on what else the machine does, all else on the seed alone.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from p2p.simulator import Report, Scenario, simulate
 
 SCENARIOS = Path(__file__).with_name("scenarios")
 UNDISTURBED = "thousand_short"
+CUTS = ("origin", "partition")
 
 
 def varied(table: dict[str, Any], policy: list[str]) -> dict[str, Any]:
@@ -37,13 +39,20 @@ def ordered(names: list[str]) -> list[str]:
     return names
 
 
-def remarks(report: Report, undisturbed: float) -> str:
-    """Return what else there is to say of a run."""
+def remarks(report: Report, undisturbed: float, cut: float) -> str:
+    """Return what else there is to say of a run in which nothing could go on for *cut* seconds."""
     said = [f"{report.ended / undisturbed:.2f} x undisturbed"] if undisturbed else []
+    if undisturbed and cut:
+        said.append(f"{cut:g} s and {(report.ended - cut) / undisturbed:.2f} x")
     said += [f"{share:.2f} into {site}" for site, share in report.crossed.items()]
     if report.aside:
         said.append(f"{len(report.aside)} set aside")
     return ", ".join(said)
+
+
+def cut(scenario: Scenario) -> float:
+    """Return the seconds for which faults keep all or half of the hosts from what they lack."""
+    return sum(fault.lasts for fault in scenario.fault if fault.kind in CUTS)
 
 
 def main() -> None:
@@ -62,7 +71,8 @@ def main() -> None:
         table = tomllib.loads((SCENARIOS / f"{name}.toml").read_text())
         for seed in told.seeds.split(","):
             began = time.process_time()
-            report = simulate(Scenario.decode(varied(table, told.policy) | {"seed": int(seed)}))
+            scenario = Scenario.decode(varied(table, told.policy) | {"seed": int(seed)})
+            report = simulate(scenario)
             took = time.process_time() - began
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             if name == UNDISTURBED:
@@ -72,7 +82,7 @@ def main() -> None:
                 f"{name:16} {seed:>4}  {report.finished:>5}/{report.living:<5}"
                 f" {report.bound / report.median:7.1%} {report.bound / report.last:7.1%}"
                 f" {report.ended:17.3f}  {report.origin:6.3f}  {report.source:6.3f}"
-                f"  {took:5.1f}  {peak:3.0f}  {remarks(report, base)}",
+                f"  {took:5.1f}  {peak:3.0f}  {remarks(report, base, cut(scenario))}",
                 flush=True,
             )
 

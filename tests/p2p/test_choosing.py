@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fixtures.choosingchild import ALL, MIB, PIECES, Child, parent, pieces
 from fixtures.swarmhosts import TASK, description
 from p2p import messages, runs
-from p2p.choosing import AHEAD, READER, Ask, Chooser
+from p2p.choosing import AHEAD, READER, Ask, Chooser, Patience
 
 
 def test_a_readers_piece_is_asked_for_at_once_beyond_every_window() -> None:
@@ -168,6 +168,31 @@ def test_a_grant_whose_source_has_just_failed_goes_back_at_once() -> None:
     ]
     child.step(9.0)  # its rest is nearly over: it can be waited for
     assert pieces(granted(child, 42, 2.0) + child.step(1.0)) == [42]
+
+
+def test_a_granted_piece_comes_before_what_others_have_asked_of_the_source() -> None:
+    child = Child(bulk=True)
+    child.chooser.take(messages.Grant(7, [3, 4], parent(9), 5.0), child.now)
+    child.chooser.linked(parent(9).host, child.now)
+    (ask,) = child.step()
+    assert (ask.piece, ask.priority) == (3, AHEAD)
+
+
+def test_a_granted_piece_that_a_parent_has_meanwhile_is_asked_for_there() -> None:
+    child = Child(bulk=True)
+    child.parents(0b1000)
+    child.chooser.take(messages.Grant(7, [3, 4], parent(9), 5.0), child.now)
+    (ask,) = child.step()  # no session with the source stands yet
+    assert (ask.host, ask.piece) == (parent(1).host, 3)
+    child.answer(ask)
+    assert child.heard(messages.Held) == [messages.Held(7, [3, 4])]
+
+
+def test_a_child_whose_parents_have_nothing_says_what_it_needs_next_and_not_all() -> None:
+    child = Child(bulk=True)
+    child.parents(0, 0, 0, 0)
+    child.step(1.5)
+    assert child.heard(messages.Want) == [messages.Want(7, [0, Patience().total], False)]
 
 
 def test_nothing_but_granted_pieces_is_asked_of_a_seed() -> None:

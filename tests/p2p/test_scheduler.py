@@ -10,6 +10,7 @@ from fixtures.swarmhosts import TASK, Hosts, Told, description
 from p2p import messages, rendezvous, runs
 from p2p.evaluator import DEFAULT, V2_1, Limits
 from p2p.grants import WINDOW_LEAST, Grants
+from p2p.hints import VISITORS
 from p2p.isolation import PROBATION_FIRST
 from p2p.messages import Announce, Description, Join, Origin, Publish
 from p2p.scheduler import Scheduler, Settings
@@ -99,6 +100,20 @@ def test_a_grant_without_a_sign_of_life_is_given_to_another() -> None:
     assert two.grants == {0: None}
 
 
+def test_after_a_grant_without_a_sign_of_life_those_come_first_who_were_heard_of_since() -> None:
+    swarm = Hosts(pieces=64)
+    hosts = [swarm.add(n) for n in range(1, 21)]
+    for host in hosts:
+        swarm.join(host, bulk=True)
+    *silent, one, two = hosts
+    lost = [piece for host in silent for piece in host.grants]
+    swarm.wait(4.0)
+    for host in (one, two):
+        swarm.tell(host, messages.Need(1))
+    swarm.wait(1.5)
+    assert sorted(one.grants | two.grants) == sorted(lost)[:4]
+
+
 def test_what_only_a_host_holds_that_does_not_answer_is_granted_anew() -> None:
     swarm = Hosts()
     one, two = swarm.add(1), swarm.add(2)
@@ -109,6 +124,23 @@ def test_what_only_a_host_holds_that_does_not_answer_is_granted_anew() -> None:
     swarm.tell(two, messages.Need(1, [], [one.id]))
     swarm.want(two, 0b1)
     assert two.grants == {0: None}
+
+
+def test_no_more_are_sent_to_a_holder_in_a_second_than_it_can_serve_but_for_readers() -> None:
+    swarm = Hosts()
+    holder = swarm.add(1)
+    swarm.join(holder, have=0b1)
+    others = [swarm.add(n) for n in range(2, 42)]
+    for host in others:
+        swarm.join(host)
+        swarm.want(host, 0b1, urgent=False)
+    assert sum(bool(host.hints) for host in others) == VISITORS
+    reader = swarm.add(42)
+    swarm.join(reader)
+    swarm.want(reader, 0b1)
+    assert reader.hints
+    swarm.wait(4.0)
+    assert all(host.hints for host in others)
 
 
 def test_a_seed_that_fails_is_not_asked_for_that_task_for_a_while() -> None:
@@ -307,6 +339,34 @@ def test_everybody_gets_four_parents_and_about_as_many_children() -> None:
     assert min(counts) >= 2
 
 
+def test_one_that_has_much_is_not_the_parent_of_all_that_lack_it() -> None:
+    swarm = Hosts(pieces=64)
+    rich = swarm.add(1)
+    swarm.join(rich, have=runs.full(32))
+    for number in range(2, 42):
+        swarm.join(swarm.add(number))
+    swarm.wait(0.3)
+    children = swarm.scheduler.hosts[rich.id].children
+    assert 6 <= children <= 10
+
+
+def test_a_seed_is_nobodys_parent_while_a_piece_is_on_its_way_from_it() -> None:
+    swarm = Hosts(pieces=4)
+    seed = swarm.add(100, "seed")
+    hosts = [swarm.add(n) for n in range(1, 4)]
+    for host in hosts:
+        swarm.join(host, bulk=True)
+    for host in hosts:
+        swarm.tell(host, messages.Need(1))
+    assert all(seed.id not in host.parents for host in hosts)
+    while any(host.grants for host in hosts):
+        for host in hosts:
+            swarm.held(host, runs.of(host.grants))
+    for host in hosts[1:]:
+        swarm.tell(host, messages.Need(1))
+    assert all(seed.id in host.parents for host in hosts[1:])
+
+
 @pytest.mark.parametrize("load", [1, 3])
 def test_no_host_has_more_children_than_its_limit(load: int) -> None:
     swarm = Hosts(settings=Settings(limits=Limits(peer_load=load)))
@@ -337,12 +397,12 @@ def test_the_older_formula_can_be_had() -> None:
     swarm.join(child)
     task = swarm.scheduler.tasks[TASK, ""]
     part = task.by_host
-    for formula in (V2_1, DEFAULT):
+    for formula, much_counts in ((V2_1, True), (DEFAULT, False)):
         scores = [
             formula.scores(part[child.id], Limits())(swarm.scheduler.hosts[each.id], part[each.id])
             for each in (full, empty)
         ]
-        assert scores[0] > scores[1]
+        assert (scores[0] > scores[1]) is much_counts  # the empty one has one child less
 
 
 # Who is set aside

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from chunkstore.errors import Malformed
 from p2p.simulator import Scenario, simulate
 from p2p.simulator.scenario import Fault, Group, Origin, Policy, Seeds
+from p2p.simulator.world import RECOVERS
 
 MIB = 1 << 20
 HUNDRED = 12.5e6
@@ -110,6 +111,13 @@ def test_a_partition_sets_nobody_aside() -> None:
     report = simulate(scenario(hosts=12, pieces=100, fault=[fault]))
     assert report.finished == 12
     assert report.aside == []
+
+
+def test_a_partition_costs_its_length_and_what_was_lacking() -> None:
+    fault = {"kind": "partition", "at": 0.7, "hosts": 30, "lasts": 2.0}
+    undisturbed, report = (simulate(scenario(60, 128, fault=each)) for each in ([], [fault]))
+    assert (report.finished, report.aside) == (60, [])
+    assert report.ended <= 2.0 + RECOVERS + 1.1 * undisturbed.ended
 
 
 @pytest.mark.parametrize(
