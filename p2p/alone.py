@@ -10,6 +10,7 @@ the others get from it.
 from __future__ import annotations
 
 from . import messages, runs
+from .link import Link
 from .tidings import Tidings
 
 READS_UNASKED = 2
@@ -21,6 +22,10 @@ STANDING = 8
 
 class Alone(Tidings):
     """The part, as it goes on without a scheduler."""
+
+    def _stands_for(self, link: Link) -> bool:
+        """Whether this host, as a deputy, has to know what left that seed."""
+        return not self._scheduled and bool(self._turns) and link.parent.kind == "seed"
 
     def _stand_in(self, now: float) -> None:
         """Take what falls to this host from the source, in rising order."""

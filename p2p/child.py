@@ -50,6 +50,8 @@ class _Followed:
 
     task: bytes
     description: Description | None
+    quiet: bool = False
+    """It is told nothing."""
     holding: Holding | None = None
     told: int = 0
     """What it was told of."""
@@ -109,7 +111,7 @@ class Child(Deaf):
     def _follow(self, body: Follow) -> None:
         if body.handle in self._followed or len(self._followed) >= FOLLOWED:
             raise Nonsense(f"FOLLOW of handle {body.handle}, or too many")
-        followed = _Followed(body.task, body.description)
+        followed = _Followed(body.task, body.description, body.quiet)
         self._followed[body.handle] = followed
         fetcher = self._server.fetcher
         if fetcher is None:
@@ -193,8 +195,9 @@ class Child(Deaf):
 
     def _changed(self, added: int, dropped: int) -> None:
         for followed in self._followed.values():
-            followed.dirty = True
-        self._news.set()
+            if not followed.quiet:
+                followed.dirty = True
+                self._news.set()
 
     def close(self) -> None:
         """Stop listening to what changes here."""
@@ -207,7 +210,7 @@ class Child(Deaf):
             await self._news.wait()
             self._news = trio.Event()
             for handle, followed in self._followed.items():
-                if followed.dirty:
+                if followed.dirty and not followed.quiet:
                     followed.dirty = False
                     self._tell(handle, followed)
             await trio.sleep(GATHERED)

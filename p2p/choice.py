@@ -81,6 +81,8 @@ class Choice:
     complaints: list[tuple[bytes, int]] = field(default_factory=list)
     connect: list[Parent] = field(default_factory=list)
     """Hosts to have a session with and to FOLLOW; told back by `linked` or `unlinked`."""
+    approach: list[Parent] = field(default_factory=list)
+    """The same quietly: all that they will be asked for, the scheduler tells."""
     leave: list[bytes] = field(default_factory=list)
     """Hosts to UNFOLLOW: nothing is open there."""
     control: list[Body] = field(default_factory=list)

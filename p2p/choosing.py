@@ -68,16 +68,24 @@ class Chooser(Alone):
                 self._look = link.rests
             if link.denied:
                 self._doubt(link, now)
-            if link.regular or link.extra & ~self.held:
-                if link.dialled < 0 and link.rests <= now:
-                    link.dialled = now
-                    self._choice.connect.append(link.parent)
+            stands_for = self._stands_for(link)
+            if link.regular or link.extra & ~self.held or stands_for:
+                self._approach(link, link.regular or stands_for, now)
                 if link.granted and link.ready and link.rests <= now:
                     self._collect(link, now)
                 if link.served and now - link.reported >= self.patience.report:
                     self._report(link, now)
             elif not link.open:
                 self._part(host, link, now)
+
+    def _approach(self, link: Link, loud: bool, now: float) -> None:
+        """See that there is a session; a *loud* host is to tell what it has."""
+        if link.dialled < 0 and link.rests <= now:
+            link.dialled, link.quiet = now, not loud
+            (self._choice.connect if loud else self._choice.approach).append(link.parent)
+        elif link.quiet and loud and link.dialled >= 0:
+            link.quiet = False
+            self._choice.connect.append(link.parent)
 
     def _doubt(self, link: Link, now: float) -> None:
         """Tell of a host that claims what it does not have; one that evicts withdraws in time."""
@@ -91,9 +99,9 @@ class Chooser(Alone):
             self._report(link, now)
 
     def _part(self, host: bytes, link: Link, now: float) -> None:
-        """Leave a host that has been of no use for a while, then forget it."""
+        """Leave a host that is of no use: at once where it talks, else after a while; forget it."""
         if link.dialled >= 0:
-            if now - max(link.news, link.dialled) >= self.patience.linger:
+            if not link.quiet or now - max(link.used, link.dialled) >= self.patience.linger:
                 self._report(link, now)
                 self._choice.leave.append(host)
                 link.ready, link.dialled, link.have = False, -1.0, 0

@@ -229,6 +229,8 @@ class Download(Reads):
     def _do(self, choice: Choice) -> None:
         for parent in choice.connect:
             self._connect(parent)
+        for parent in choice.approach:
+            self._connect(parent, quiet=True)
         for body in choice.control:
             logger.debug("told %s", body)
             self.told(body)
@@ -246,7 +248,7 @@ class Download(Reads):
             self._poke.set()
         self._wake = choice.wake
 
-    def _connect(self, parent: Parent) -> None:
+    def _connect(self, parent: Parent, *, quiet: bool = False) -> None:
         neighbour = self._parents.get(parent)
         if neighbour is None:
             self.chooser.unlinked(parent.host, trio.current_time())
@@ -254,7 +256,7 @@ class Download(Reads):
             return
         self._neighbours[parent.host] = neighbour
         description = self.description if parent.kind == "seed" else self.outline
-        neighbour.follow(self.task, description, self)
+        neighbour.follow(self.task, description, self, quiet=quiet)
 
     def _leave(self, host: bytes) -> None:
         neighbour = self._neighbours.pop(host, None)

@@ -65,8 +65,8 @@ class Line(Protocol):
     """Bytes so far; by it a line that does not move is noticed."""
     received: int
 
-    async def send(self, data: Buffer) -> None:
-        """Send all of *data*."""
+    async def send(self, data: Buffer, *, more: bool = False) -> None:
+        """Send all of *data*; with *more* it may wait for what is sent next, at once."""
         ...
 
     async def send_file(self, passage: Passage) -> None:
@@ -92,12 +92,13 @@ class PlainLine:
         """Bytes that must be there before the kernel wakes us."""
         self.sent = self.received = 0
 
-    async def send(self, data: Buffer) -> None:
-        """Send all of *data*."""
+    async def send(self, data: Buffer, *, more: bool = False) -> None:
+        """Send all of *data*; with *more* it may wait for what is sent next, at once."""
+        flags = socket.MSG_MORE if more else 0
         with memoryview(data) as rest:
             done = 0
             while done < len(rest):
-                count = await self._socket.send(rest[done:])
+                count = await self._socket.send(rest[done:], flags)
                 done += count
                 self.sent += count
 
@@ -146,7 +147,7 @@ class StreamLine:
         self._stream = stream
         self.sent = self.received = 0
 
-    async def send(self, data: Buffer) -> None:
+    async def send(self, data: Buffer, *, more: bool = False) -> None:
         """Send all of *data*."""
         with memoryview(data) as whole:
             for start in range(0, len(whole), _SLICE):

@@ -41,8 +41,10 @@ class Link:
     """There is a session, and it was told FOLLOW."""
     dialled: float = -1.0
     """When a session was asked for; negative: it was not."""
-    news: float = 0.0
-    """When it last told of new pieces."""
+    quiet: bool = False
+    """It was asked to tell nothing of what it has."""
+    used: float = 0.0
+    """When it was last of use."""
     rests: float = 0.0
     """Until when it is not asked: busy, or it failed."""
     open: dict[int, Request] = field(default_factory=dict)

@@ -62,6 +62,8 @@ class Follow(Body, frozen=True):
     task: TaskId
     description: Description | None = None
     """What a seed needs to fetch pieces."""
+    quiet: bool = False
+    """Not even that: the sender asks only for what a scheduler told it of."""
 
 
 class Unfollow(Body, frozen=True):

@@ -78,6 +78,8 @@ class _Followed:
     task: bytes
     description: Description
     follower: Follower
+    quiet: bool
+    """It is told nothing of what the parent has."""
     handle: int = 0
 
 
@@ -101,11 +103,16 @@ class Neighbour:
         """Whether there is a session now."""
         return self._session is not None
 
-    def follow(self, task: bytes, description: Description, follower: Follower) -> None:
-        """Tell *follower* what this parent has of a task, from now on."""
-        if task in self._followed:
+    def follow(
+        self, task: bytes, description: Description, follower: Follower, *, quiet: bool = False
+    ) -> None:
+        """Tell *follower* what this parent has of a task, from now on; or let it only ask."""
+        known = self._followed.get(task)
+        if known is not None and (quiet or not known.quiet):
             return
-        followed = self._followed[task] = _Followed(task, description, follower)
+        if known is not None:
+            self.unfollow(task)
+        followed = self._followed[task] = _Followed(task, description, follower, quiet)
         if self._session is not None:
             self._announce(self._session, followed)
             follower.met(self.parent)
@@ -190,7 +197,8 @@ class Neighbour:
         followed.handle = self._handles
         self._by_handle[self._handles] = followed
         self._handles += 1
-        session.tell(Follow(followed.handle, followed.task, followed.description))
+        description, quiet = followed.description, followed.quiet
+        session.tell(Follow(followed.handle, followed.task, description, quiet))
 
     # The life of the session.
 

@@ -109,11 +109,13 @@ class Session:
     async def send(self, head: bytes, passage: Passage | bytes) -> None:
         """Send a frame's header and its body; raises OSError or Gone."""
         async with self._writing:
+            head = self._take_posted() + head  # a packet costs more than all else about a frame
             if isinstance(passage, bytes):
                 await self._line.send(head + passage)
-                return
-            await self._line.send(head)
-            await self._line.send_file(passage)
+            else:
+                await self._line.send(head, more=True)
+                await self._line.send_file(passage)
+        self._sent()
 
     def end(self, reason: str = "") -> None:
         """End the session; never waits."""
@@ -161,12 +163,21 @@ class Session:
         while True:
             await self._work.wait()
             async with self._writing:
-                frames = b"".join(self._posted) if len(self._posted) > 1 else self._posted[0]
-                self._posted.clear()
-                self._work = trio.Event()
-                await self._try_send(frames)
-            self._waiting = sum(map(len, self._posted))
-            self._room.set()
+                frames = self._take_posted()
+                if frames:  # else they went out before a piece
+                    await self._try_send(frames)
+            self._sent()
+
+    def _take_posted(self) -> bytes:
+        frames = b"".join(self._posted)
+        if frames:
+            self._posted.clear()
+            self._work = trio.Event()  # who waits for the old one is awake by now
+        return frames
+
+    def _sent(self) -> None:
+        self._waiting = sum(map(len, self._posted))
+        self._room.set()
 
     async def _heart(self) -> None:
         """Ask after silence; end a session that is silent, or stuck in the middle of a send."""

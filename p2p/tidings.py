@@ -116,6 +116,7 @@ class Tidings(Part):
         """Note that the session with the scheduler is gone."""
         self._scheduled = False
         self._stands = min(self._stands, now + self.patience.stands)
+        self._look = now
         self._patient = 1.0
         if any(link.regular for link in self.links.values()):
             self._patient += self._random.random()
@@ -161,7 +162,7 @@ class Tidings(Part):
     def _link(self, parent: Parent, now: float) -> Link:
         link = self.links.get(parent.host)
         if link is None:
-            link = self.links[parent.host] = Link(parent, news=now, reported=now)
+            link = self.links[parent.host] = Link(parent, used=now, reported=now)
         elif link.parent.address != parent.address:
             link.parent = parent
         return link
@@ -209,7 +210,7 @@ class Tidings(Part):
         """Note that there is a session with a host, and that it was told FOLLOW."""
         link = self.links.get(host)
         if link is not None:
-            link.ready, link.have, link.news = True, link.extra, now
+            link.ready, link.have, link.used = True, link.extra, now
             self._look = now
 
     def unlinked(self, host: bytes, now: float) -> None:
@@ -244,7 +245,6 @@ class Tidings(Part):
         link.have = add if whole else (link.have | add) & ~drop
         if not add:
             return False
-        link.news = now
         if not whole:
             self._newest |= add & ~self._seen
         self._seen |= add
@@ -271,7 +271,7 @@ class Tidings(Part):
         latency = now - request.sent
         self._latency += (latency - self._latency) / (8 if self._latency else 1)
         self._under_way += pace.under_way
-        link.strikes = 0
+        link.strikes, link.used = 0, now
         if not self._taken >> request.piece & 1:
             self._came = now
         link.served += 1

@@ -182,7 +182,7 @@ class Node(Uploader):
                     cancelled.gone = True
         for body in choice.control if self._session else ():
             self.control.tell(self, body)
-        if choice.connect or choice.leave or choice.origin:
+        if choice.connect or choice.approach or choice.leave or choice.origin:
             self._outward(choice)
         if choice.wake < self._armed:
             self._armed = choice.wake
@@ -200,7 +200,7 @@ class Node(Uploader):
         self.step()
 
     def _outward(self, choice: Choice) -> None:
-        for parent in choice.connect:
+        for parent in choice.connect + choice.approach:
             other = self.net.node(parent.host)
             if other is None:
                 self.clock.at(self.clock.now + 0.1, self._refused, parent.host)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -44,6 +45,8 @@ class Start:
     """Bytes that the origin sent meanwhile."""
     busy: float
     """CPU seconds of the machine."""
+    spent: dict[str, float]
+    """Those of services, mounts and programs."""
 
 
 def main() -> None:
@@ -80,6 +83,9 @@ def run(asked: argparse.Namespace, folder: Path) -> None:
             f"{last * (os.cpu_count() or 1):.1f} s, for one host {alone.busy:.1f} s",
             flush=True,
         )
+        for what, began in ("one host", alone), (f"{asked.hosts} hosts", together):
+            parts = (f"{name} {value:.2f} s" for name, value in began.spent.items())
+            print(f"   CPU, {what}:", "   ".join(parts), flush=True)
     print(
         f"median of {asked.runs}: the last ready at {statistics.median(ratios):.2f}x of one alone, "
         f"origin {statistics.median(shares):.3f}x"
@@ -90,13 +96,21 @@ def start(asked: argparse.Namespace, image: Path, folder: Path, hosts: int) -> S
     """Start the program on *hosts* fresh hosts at once."""
     with Site(Plan(hosts, asked.rate, seed=not asked.no_seed), image, folder) as site:
         site.mount_all("--prefetch", "none", "--driver", "fuse")
-        before, busy = site.origin_sent(), machine_cpu()
-        since = time.monotonic()
+        before, spent, used = site.origin_sent(), site.cpu(), _children()
+        busy, since = machine_cpu(), time.monotonic()
         running = [program(mountpoint) for mountpoint in site.mountpoints]
         said = [each.communicate(timeout=120)[0] for each in running]
-        busy = machine_cpu() - busy
+        busy, programs = machine_cpu() - busy, _children() - used
         assert all(each.returncode == 0 for each in running), "the program failed"
-        return Start([float(each) - since for each in said], site.origin_sent() - before, busy)
+        parts = {name: value - spent[name] for name, value in site.cpu().items()}
+        parts["programs"] = programs
+        seconds = [float(each) - since for each in said]
+        return Start(seconds, site.origin_sent() - before, busy, parts)
+
+
+def _children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def program(mountpoint: Path) -> subprocess.Popen[str]:

@@ -115,7 +115,7 @@ def test_a_grant_from_a_seed_is_asked_there_when_the_session_stands() -> None:
     child = Child(bulk=True)
     child.chooser.take(messages.Grant(7, [3, 4], parent(9), 5.0), child.now)
     child.step()
-    assert child.last.connect == [parent(9)]
+    assert (child.last.connect, child.last.approach) == ([], [parent(9)])
     child.chooser.linked(parent(9).host, child.now)
     (ask,) = child.step()
     assert (ask.host, ask.piece) == (parent(9).host, 3)
@@ -193,6 +193,25 @@ def test_a_child_whose_parents_have_nothing_says_what_it_needs_next_and_not_all(
     child.parents(0, 0, 0, 0)
     child.step(1.5)
     assert child.heard(messages.Want) == [messages.Want(7, [0, Patience().total], False)]
+
+
+def test_who_becomes_a_parent_is_to_tell_what_it_has_and_who_was_one_is_left() -> None:
+    child = Child(bulk=True)
+    (ask,) = granted(child, 3, 5.0)
+    child.answer(ask, 0.01)
+    child.chooser.take(messages.Parents(7, [parent(9)]), child.now)
+    child.step()
+    assert child.last.connect == [parent(9)]
+    child.chooser.linked(parent(9).host, child.now)
+    child.chooser.have(parent(9).host, messages.Have(2, True, [0, 6]), child.now)
+    assert [ask.host for ask in child.step()] == 2 * [parent(9).host]
+    for ask in list(child.asks.values()):
+        child.answer(ask, 0.01)
+    child.chooser.take(messages.Parents(7, []), child.now)
+    for ask in list(child.asks.values()):
+        child.answer(ask, 0.01)
+    child.step(5.0)
+    assert child.left == [parent(9).host]
 
 
 def test_nothing_but_granted_pieces_is_asked_of_a_seed() -> None:

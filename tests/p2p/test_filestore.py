@@ -12,9 +12,10 @@ from p2p.filestore import FileStore
 from p2p.filetask import Version
 
 
-def open_files() -> list[str]:
-    """Return what this process has open, but for what ends meanwhile."""
-    return [str(fd.readlink()) for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()]
+def open_files(folder: Path) -> list[str]:
+    """Return what this process has open below *folder*, but for what ends meanwhile."""
+    links = (fd.readlink() for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink())
+    return [str(link) for link in links if link.is_relative_to(folder)]
 
 
 async def test_a_store_whose_digests_cannot_be_opened_keeps_nothing_open(tmp_path: Path) -> None:
@@ -27,5 +28,5 @@ async def test_a_store_whose_digests_cannot_be_opened_keeps_nothing_open(tmp_pat
     with pytest.raises(CacheUnusable, match="Is a directory"):
         await store.open()
 
-    assert not [name for name in open_files() if name.endswith((".data", ".map"))]
+    assert not [name for name in open_files(tmp_path) if name.endswith((".data", ".map"))]
     cache.close()

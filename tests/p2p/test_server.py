@@ -78,6 +78,26 @@ async def test_a_child_of_a_task_that_nobody_has_hears_so_and_later_that_it_is_t
     ]
 
 
+async def test_a_quiet_child_is_told_nothing_and_gets_what_it_asks_for(
+    parent: Parent, clock: MockClock
+) -> None:
+    parent.put(MADE, 1)
+    await parent.open(MADE)
+    holding = parent.holdings.find(blob_task(MADE.blob.id))
+    assert holding is not None
+    async with parent.child() as (session, listener):
+        session.tell(messages.Follow(0, blob_task(MADE.blob.id), quiet=True))
+        await wait_all_tasks_blocked()
+        parent.put(MADE, 2)
+        holding.refresh()
+        ask(session, 1, MADE.chunks[2])
+        await listener.until(lambda: listener.pieces)
+        session.tell(messages.Unfollow(0))
+        follow(session, handle=1)
+        await listener.until(lambda: listener.bodies(Kind.HAVE))
+    assert listener.bodies(Kind.HAVE) == [messages.Have(1, True, [1, 3])]
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

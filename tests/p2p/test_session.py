@@ -2,7 +2,12 @@ from __future__ import annotations
 
 import pytest
 import trio
-from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
+from trio.testing import (
+    MockClock,
+    lockstep_stream_pair,
+    memory_stream_pair,
+    wait_all_tasks_blocked,
+)
 
 from fixtures.swarmnet import Listener, hello
 from p2p import wire
@@ -102,6 +107,26 @@ async def test_frames_come_in_the_order_in_which_they_were_posted(
         talk.one.tell(Complaint(0, number))
     await talk.heard_there.until(lambda: len(talk.heard_there.heard_of) == 100)
     assert talk.heard_there.bodies(Kind.COMPLAINT) == [Complaint(0, n) for n in range(100)]
+
+
+async def test_what_is_posted_goes_out_before_a_piece_and_by_itself(
+    autojump_clock: MockClock,
+) -> None:
+    dialler, acceptor = await greet_both(memory_stream_pair())
+    listener = Listener()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(acceptor.run, listener)
+        nursery.start_soon(dialler.run, Listener())
+        await wait_all_tasks_blocked()
+        await dialler.send(wire.piece_header(3, 4), b"abc")
+        dialler.tell(Busy(1.0), 5)
+        await dialler.send(wire.piece_header(3, 6), b"def")
+        dialler.tell(Busy(2.0), 7)
+        await listener.until(lambda: len(listener.heard_of) == 2)
+        dialler.end()
+        acceptor.end()
+    assert listener.heard_of == [(Kind.BUSY, 5, Busy(1.0)), (Kind.BUSY, 7, Busy(2.0))]
+    assert listener.pieces == {4: b"abc", 6: b"def"}
 
 
 async def test_a_piece_is_not_cut_by_what_is_posted_meanwhile(
