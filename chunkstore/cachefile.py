@@ -26,7 +26,7 @@ from .digest import Buffer
 from .filepair import FilePair, Place
 from .holes import allocate, punch
 from .lease import FolderLock, Lease
-from .outfile import Going, copy, sha256
+from .outfile import Going, copy
 from .readymap import CLAIMED, EMPTY, IN_USE, READY, UNVERIFIED, ReadyMap, Record
 
 logger = logging.getLogger(__name__)
@@ -227,10 +227,6 @@ class CacheFile:
     def export(self, out: int, size: int, going: Going) -> str:
         """Make the file *out* the first *size* bytes; return how. The lease is held."""
         return copy(self._pair.data_fd, out, size, going)
-
-    def sha256(self, size: int) -> str:
-        """Return the SHA-256 of the first *size* bytes, in hexadecimal. The lease is held."""
-        return sha256(self._pair.data_fd, size)
 
     def in_memory(self, start: int, stop: int) -> bool:
         """Say whether the first and last of these bytes can be had without the disk."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -98,16 +97,6 @@ def _copied_by_kernel(source: int, out: int, size: int, going: Going) -> int:
         if exc.errno not in _CANNOT:
             raise
     return done
-
-
-def sha256(fd: int, size: int) -> str:
-    """Return the SHA-256 of the first *size* bytes, in hexadecimal."""
-    hasher = hashlib.sha256()
-    done = 0
-    while done < size and (data := os.pread(fd, min(_STEP, size - done), done)):
-        hasher.update(data)
-        done += len(data)
-    return hasher.hexdigest()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -6,7 +6,6 @@ that changes meanwhile is begun again as the new one, a few times; pieces of bot
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import secrets
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import trio
 
-from chunkstore import Changed, Corrupt, Digest, Refused, Unreachable
+from chunkstore import Changed, ChunkstoreError, Corrupt, Digest, Refused, Unreachable
 from chunkstore.blobcache import BlobCache
 from chunkstore.ledger import Ledger
 from chunkstore.origins.url import State, UrlFile
@@ -28,6 +27,7 @@ from .filedownload import FileDownload, describe
 from .filestore import FileStore
 from .filetask import FileTask, version
 from .origin import FromOrigin, probed
+from .prefix import Prefix
 from .swarm import Swarm
 
 logger = logging.getLogger(__name__)
@@ -84,6 +84,9 @@ class Fetching:
         self._store: FileStore | None = None
         self._part: FileDownload | None = None
         """In the swarm, where what is here is had by others until it is written out."""
+        self._hashes = False
+        """The file must hash to something."""
+        self._prefix: Prefix | None = None
 
     @property
     def done(self) -> int:
@@ -116,15 +119,16 @@ class Fetching:
         One that does not hash to *digest* though all its pieces were as the swarm said is read at
         its origin, once more: somebody may have published lies. Raises ChunkstoreError or OSError.
         """
+        self._hashes = digest is not None
         async with self.fetched() as store:
             try:
-                how = await put_out(store, path, digest)
+                how = await put_out(store, path, digest, self._prefix)
             except Mismatch as exc:
                 if not self._helped:
                     raise
                 logger.warning("reading the origin alone: %s", exc)
                 await self._again(store)
-                how = await put_out(store, path, digest)
+                how = await put_out(store, path, digest, self._prefix)
             return store.version.length or 0, how
 
     async def _again(self, store: FileStore) -> None:
@@ -180,10 +184,25 @@ class Fetching:
         return store
 
     async def _fill(self, store: FileStore, file: UrlFile, fresh: bool) -> None:
-        self._moved(self.done, self.total)
+        """Get what is missing; what is here is hashed meanwhile, where somebody will ask."""
+        self._prefix = Prefix(store) if self._hashes else None
+        failure: Exception | None = None
+        async with trio.open_nursery() as nursery:
+            if self._prefix is not None:
+                nursery.start_soon(self._prefix.follow)
+            try:
+                await self._bring(store, file, fresh)
+            except (ChunkstoreError, OSError) as exc:
+                failure = exc
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    async def _bring(self, store: FileStore, file: UrlFile, fresh: bool) -> None:
+        self._moved_on()
 
         async def told(_piece: int) -> None:
-            self._moved(self.done, self.total)
+            self._moved_on()
 
         origin = FromOrigin(store, file, self._patience, self.ledger)
         if self._swarm is not None and store.version.shareable and self._conflicts < CONFLICTS:
@@ -222,24 +241,29 @@ class Fetching:
             self._swarm.holdings.forget(download.task)
 
     def _moved_on(self) -> None:
+        if self._prefix is not None:
+            self._prefix.moved()
         self._moved(self.done, self.total)
 
 
-async def put_out(store: FileStore, path: Path, digest: Digest | None) -> str:
+async def put_out(
+    store: FileStore, path: Path, digest: Digest | None, prefix: Prefix | None = None
+) -> str:
     """Write the file to *path*, whole or not at all; return how it was copied.
 
-    A device or a pipe is written into. Raises Corrupt when the file does not hash to *digest*,
-    OSError when *path* cannot be written.
+    *prefix* is what was hashed of it. A device or a pipe is written into. Raises Corrupt when the
+    file does not hash to *digest*, OSError when *path* cannot be written.
     """
 
     def going(_done: int) -> None:
         trio.from_thread.check_cancelled()
 
-    return await trio.to_thread.run_sync(_put_out, store, path, digest, going)
+    # first: what is wrong shall not be seen anywhere
+    await trio.to_thread.run_sync(_check, store, digest, prefix or Prefix(store))
+    return await trio.to_thread.run_sync(_put_out, store, path, going)
 
 
-def _put_out(store: FileStore, path: Path, digest: Digest | None, going: Going) -> str:
-    _check(store, digest)  # first: what is wrong shall not be seen anywhere
+def _put_out(store: FileStore, path: Path, going: Going) -> str:
     if path == STDOUT:
         return _written(store, sys.stdout.fileno(), going)
     if path.exists() and not path.is_file():
@@ -266,20 +290,14 @@ def _written(store: FileStore, out: int, going: Going) -> str:
     return "copy"
 
 
-def _check(store: FileStore, digest: Digest | None) -> None:
+def _check(store: FileStore, digest: Digest | None, prefix: Prefix) -> None:
     """Raise Corrupt unless all pieces are here, and hash to *digest*."""
     _check_all(store)
     if digest is None:
         return
-    file, length = store.file(), store.version.length or 0
-    if file is None:
-        hasher = hashlib.sha256()
-        for piece in range(store.version.count):
-            hasher.update(store.read(piece))
-        found = hasher.hexdigest()
-    else:
-        with file.lease.shared():
-            found = file.sha256(length)
+    found = prefix.finish()
+    if found is None:
+        raise Corrupt(f"{store.name}: piece {prefix.done} left the cache before it was used")
     if found != digest.hex:
         raise Mismatch(f"{store.name}: hashes to sha256:{found}, not {digest}")
 

@@ -169,6 +169,15 @@ class FileStore:
                     return into
         raise CacheUnusable(f"{self.name}: piece {piece} cannot be read back")
 
+    def copy(self, piece: int, into: memoryview) -> bool:
+        """Copy the bytes of *piece* as the disk gives them; False where it is not here."""
+        chunk = self.chunk(piece)
+        file = self.shelf.find(chunk) if self.shelf and chunk else None
+        if chunk is None or file is None or chunk.size != len(into):
+            return False
+        with file.lease.shared():
+            return file.read(chunk.offset, into)
+
     def forget(self) -> None:
         """Treat all pieces and all digests as never seen: they turned out to be wrong."""
         assert self.shelf is not None
