@@ -26,7 +26,9 @@ LATER = 45.0
 """Seconds after which the kernel has written back what was new."""
 
 MANY = 8
-"""Slices that may be doubled at once; a faster reader has them let go of before their time."""
+"""Slices' worth of bytes that may be doubled at once; a faster reader has them let go of before
+their time. Bytes are counted: small files read here and there lie in many slices and take little,
+and to go through those slices for each of them costs more than the reads [100 us a file]."""
 
 _Slice = tuple[CacheFile, int]
 
@@ -39,6 +41,8 @@ class Doubles:
         """In the order of their first reads."""
         self._later: dict[_Slice, float] = {}
         """When to let go of a slice once more."""
+        self._size = 0
+        """Bytes read since slices were let go of."""
         self._some, self._many = trio.Event(), trio.Event()
 
     def note(self, file: CacheFile, start: int, stop: int) -> None:
@@ -46,7 +50,8 @@ class Doubles:
         for number in range(start >> SLICE_BITS, (stop - 1 >> SLICE_BITS) + 1):
             self._recent[file, number] = None
         self._some.set()
-        if len(self._recent) > MANY:
+        self._size += stop - start
+        if self._size > MANY << SLICE_BITS:
             self._many.set()
 
     async def run(self) -> None:
@@ -75,6 +80,7 @@ class Doubles:
             self._later.setdefault(key, now + LATER)
         for key in again:
             del self._later[key]
+        self._size = 0
         self._many = trio.Event()
         if not self._recent:
             self._some = trio.Event()

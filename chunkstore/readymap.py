@@ -54,6 +54,9 @@ _STATES_AT = 4096
 _USES_AT = _STATES_AT + CHUNKS_PER_BLOB
 _RECORDS_AT = _USES_AT + CHUNKS_PER_BLOB
 
+_AROUND = 256 << 10
+"""Bytes of records that are read from the disk at once."""
+
 _ALGORITHMS = {Algorithm.BLAKE3: 1, Algorithm.SHA256: 2}
 _BY_NUMBER = {number: algorithm for algorithm, number in _ALGORITHMS.items()}
 
@@ -245,8 +248,16 @@ class ReadyMap:
         return False
 
     def _raw(self, index: int) -> bytes:
+        place, raw = _record_at(index), bytearray(_RECORD_SIZE)
         try:
-            return os.pread(self._fd, _RECORD_SIZE, _record_at(index))
+            if os.preadv(self._fd, [raw], place, os.RWF_NOWAIT) == _RECORD_SIZE:
+                return bytes(raw)
+        except BlockingIOError:  # the next record that is asked for may be anywhere near
+            os.posix_fadvise(self._fd, place & -_AROUND, _AROUND, os.POSIX_FADV_WILLNEED)
+        except OSError:  # a file system that does not know the question, or a bad block
+            pass
+        try:
+            return os.pread(self._fd, _RECORD_SIZE, place)
         except OSError:  # a bad block: as good as a damaged record
             return b""
 

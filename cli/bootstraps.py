@@ -74,7 +74,9 @@ class Bootstraps:
         there = path.exists()
         if there and _hashes_to(path, digest):
             self._held.append(held)
-            return Bootstrap.open(path, within=within)
+            bootstrap = Bootstrap.open(path, within=within)
+            bootstrap.page_in()
+            return bootstrap
         os.close(handle)
         if there:
             logger.warning("kept bootstrap is damaged, dropped path=%s", path)

@@ -94,6 +94,14 @@ class Device:
         poll.register(self.handle, select.POLLIN)
         return bool(poll.poll(0))
 
+    def has_ended(self) -> bool:
+        """Say whether the connection is over: unmounted, or aborted."""
+        if not self.held:
+            return False
+        poll = select.poll()
+        poll.register(self.handle, 0)
+        return any(events & select.POLLERR for _, events in poll.poll(0))
+
     def cut_off(self) -> None:
         """Fail every request, now and later, as far as that may be asked."""
         if self._connection is not None and not self._connection.abort():

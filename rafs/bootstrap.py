@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from chunkstore import Algorithm, Blob, Buffer, Chunk, Codec, Digest, Extent
@@ -19,6 +20,12 @@ from .v6 import V6
 from .v6_tables import BlobEntry
 
 _V5 = 5
+
+_KEPT_IN = 64 << 20
+"""Bytes of a bootstrap that is brought into memory whole; that of 300,000 files."""
+
+_POPULATE_READ = 22
+"""MADV_POPULATE_READ, Linux 5.14."""
 
 
 class Bootstrap:
@@ -103,6 +110,16 @@ class Bootstrap:
     def attach(self, blob_index: int, places: Places) -> None:
         """Take the stored places of a blob's chunks from its own list, which *places* reads."""
         self.metadata.attach(blob_index, places)
+
+    def page_in(self) -> None:
+        """Have all of a file that is not very large in memory, and mapped.
+
+        The kernel's EROFS reads the same pages, one at a time where it does not find them, and it
+        takes those that nobody has mapped from memory first.
+        """
+        if self.mapped is not None and len(self.mapped) <= _KEPT_IN:
+            with suppress(OSError):  # an older kernel, or a bad block: whoever reads it is told
+                self.mapped.madvise(_POPULATE_READ)
 
     def close(self) -> None:
         """Let go of the file; nothing may be asked afterwards."""

@@ -13,7 +13,7 @@ from trio.testing import MockClock
 from chunkstore import Digest, Extent
 from chunkstore.blobcache import BlobCache
 from chunkstore.direct import Room, resident
-from chunkstore.doubles import SOON
+from chunkstore.doubles import MANY, SLICE_BITS, SOON, Doubles
 from chunkstore.imagestore import ImageStore
 from chunkstore.memory import MemoryOrigin
 from chunkstore.originchunks import OriginChunks
@@ -167,6 +167,26 @@ async def test_small_pieces_are_views_of_pages_that_stay_a_moment(
     assert pages.has(5)
     await trio.sleep(2 * SOON)
     assert not pages.has(5)
+    os.close(pages.fd)
+
+
+async def test_small_pieces_here_and_there_are_not_let_go_of_before_their_time(
+    cache: BlobCache, nursery: trio.Nursery, patient_clock: MockClock
+) -> None:
+    _, pages = await _settled(nursery, cache)
+    file = cache.open(MADE.blob)
+    doubles = Doubles()
+    nursery.start_soon(doubles.run)
+    os.preadv(pages.fd, [bytearray(5000)], MADE.chunks[5].offset)
+    for number in range(4 * MANY):
+        doubles.note(file, number << SLICE_BITS, (number << SLICE_BITS) + 5000)
+    await trio.sleep(SOON / 2)
+    assert pages.has(5)
+    doubles.note(file, 0, MANY << SLICE_BITS)
+    doubles.note(file, MANY << SLICE_BITS, (MANY << SLICE_BITS) + 1)
+    await trio.sleep(SOON / 4)
+    assert not pages.has(5)
+    cache.close_file(file)
     os.close(pages.fd)
 
 

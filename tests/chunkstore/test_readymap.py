@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from chunkstore import Algorithm, Chunk, Codec, Digest
+from chunkstore.direct import resident
 from chunkstore.readymap import (
     CLAIMED,
     CLEAN,
@@ -68,6 +69,20 @@ def test_a_slot_is_claimed_once(ready_map: ReadyMap) -> None:
     assert not ready_map.claim(other)
     assert ready_map.matches(mine)
     assert not ready_map.matches(other)
+
+
+def test_records_near_one_that_is_read_come_from_the_disk_with_it(tmp_path: Path) -> None:
+    ready_map = made(tmp_path / "map", 4000)
+    for index in (0, 3999):
+        assert ready_map.claim(chunk(index, index << 12, 100))
+    handle = ready_map._fd
+    os.fsync(handle)
+    os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+    near, size = 4096 + (32 << 20), 4000 * 48
+    assert not resident(handle, near, near + 48)
+    assert ready_map.matches(chunk(0, 0, 100))
+    assert resident(handle, near, near + size)
+    os.close(handle)
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,18 @@ def test_open_files_and_directories_go_on_after_a_restart(mounted: Mount) -> Non
         assert [entry.inode() for entry in os.scandir(mounted.path)] == before
 
 
+def test_requests_do_not_wake_the_supervisor(mounted: Mount) -> None:
+    def woken() -> int:
+        status = Path(f"/proc/{mounted.status()['supervisor']}/status").read_text()
+        return int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+
+    before, answered = woken(), int(str(mounted.status()["answered"]))
+    for number in range(2000):
+        assert not (mounted.path / f"absent {number}").exists()
+    assert int(str(mounted.status()["answered"])) >= answered + 2000
+    assert woken() < before + 200
+
+
 @needs_resend
 def test_kills_of_an_idle_daemon_are_never_too_many(mounted: Mount) -> None:
     for _ in range(7):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
 import pytest
 
 from chunkstore import Algorithm, Digest
+from chunkstore.direct import resident
 from fixtures.sketch import Sketch
 from rafs import BadImage, Bootstrap
 from rafs.tree import Node
@@ -44,6 +46,27 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
 def test_a_missing_file_is_the_systems_own_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         Bootstrap.open(tmp_path / "image.boot")
+
+
+def test_pages_of_one_that_was_paged_in_stay(tmp_path: Path) -> None:
+    sketch = Sketch(8192)
+    sketch.root.children = {b"%d" % n: Node(stat.S_IFDIR | 0o755) for n in range(5000)}
+    sketch.save(tmp_path)
+    boot = tmp_path / "image.boot"
+    with boot.open("rb") as file:
+        os.fsync(file.fileno())
+        size = os.fstat(file.fileno()).st_size
+        image = Bootstrap.open(boot)
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        assert not resident(file.fileno(), 0, size)
+        image.page_in()
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        assert resident(file.fileno(), 0, size)
+        image.close()
+
+
+def test_one_in_memory_need_not_be_paged_in(boot: Path) -> None:
+    Bootstrap.decode(boot.read_bytes()).page_in()
 
 
 def test_a_closed_bootstrap_holds_no_file(boot: Path) -> None:
