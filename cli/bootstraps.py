@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 _HASH = 32
 """Bytes of SHA-256."""
 
+_FOLDER = "bootstraps"
+
 _EDITION = b"1\n"
 """To be raised when the check finds more than it did."""
 
@@ -52,7 +54,7 @@ class Bootstraps:
 
     def __init__(self, cache: Path) -> None:
         """Make the folder in *cache*, which must be ours already."""
-        self._folder = cache / "bootstraps"
+        self._folder = cache / _FOLDER
         self._held: list[_Open] = []
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
@@ -168,17 +170,14 @@ class Bootstraps:
 
     def is_checked(self, digest: Digest) -> bool:
         """Say whether this edition of the check has found no fault in a bootstrap."""
-        try:
-            return self._note(digest).read_bytes() == _EDITION
-        except OSError:
-            return False
+        return is_noted(self._folder.parent, digest)
 
     def note_checked(self, digest: Digest) -> None:
         """Remember that the check has found no fault in a bootstrap."""
         with self._new() as (file, path):
             file.write(_EDITION)
             file.flush()
-            path.rename(self._note(digest))
+            path.rename(_note(self._folder, digest))
 
     def close(self) -> None:
         """Let go of what is open."""
@@ -200,15 +199,24 @@ class Bootstraps:
         """Return where a bootstrap is kept, if it is."""
         return self._folder / f"{digest.algorithm.value}-{digest.hex}"
 
-    def _note(self, digest: Digest) -> Path:
-        return self._folder / f"checked-{digest.algorithm.value}-{digest.hex}"
-
     def _list(self, blob_id: str, start: int) -> Path:
         name = hashlib.sha256(f"{start} {blob_id}".encode()).hexdigest()
         return self._folder / f"list-{name}"
 
     def _alias(self, name: Digest) -> Path:
         return self._folder / f"of-{name.algorithm.value}-{name.hex}"
+
+
+def is_noted(cache: Path, digest: Digest) -> bool:
+    """Say whether it is known in *cache* that this edition of the check has found no fault."""
+    try:
+        return _note(cache / _FOLDER, digest).read_bytes() == _EDITION
+    except OSError:
+        return False
+
+
+def _note(folder: Path, digest: Digest) -> Path:
+    return folder / f"checked-{digest.algorithm.value}-{digest.hex}"
 
 
 def _stamp(handle: int) -> tuple[int, ...]:

@@ -7,11 +7,12 @@ from fusefs.supervisor import Handoff
 from p2p.errors import P2pError
 
 from .openfiles import allow_many
+from .precheck import Precheck
 from .setup import MountRequest
 from .stack import wired
 
 
-def run(handoff: Handoff, request: MountRequest) -> None:
-    """Serve *request*'s image until it is unmounted."""
+def run(handoff: Handoff, request: MountRequest, precheck: Precheck | None) -> None:
+    """Serve *request*'s image until it is unmounted; *precheck* may be checking it already."""
     allow_many()
-    run_daemon(handoff, lambda: wired(request, handoff), P2pError)
+    run_daemon(handoff, lambda: wired(request, handoff, precheck), P2pError)

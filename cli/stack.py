@@ -39,6 +39,7 @@ from .driver import by_erofs, choose
 from .hfcache import appearing
 from .models import FUSE_ALONE, Unhashed
 from .opening import Image, opened
+from .precheck import Precheck
 from .setup import Membership, MountRequest, Prefetch, Setup
 
 _WATCH = 1.0
@@ -94,7 +95,9 @@ async def taking_part(membership: Membership, cache: BlobCache) -> AsyncIterator
 
 
 @asynccontextmanager
-async def wired(request: MountRequest, handoff: Handoff) -> AsyncIterator[Wired]:
+async def wired(
+    request: MountRequest, handoff: Handoff, precheck: Precheck | None = None
+) -> AsyncIterator[Wired]:
     """Make what a mount's daemon serves, run its tasks, and take it down."""
     vitals = handoff.vitals
     before, driver, *more = vitals.legacy.decode().split() or ("", "")
@@ -103,7 +106,7 @@ async def wired(request: MountRequest, handoff: Handoff) -> AsyncIterator[Wired]
     cache = BlobCache(request.setup.cache, limit=request.cache_limit)
     opening = opened(request.image, request.setup, request.pin, again, unhashed=unhashed)
     async with opening as image:
-        shown = await shown_by(image, driver or handoff.driver, again)
+        shown = await shown_by(image, driver or handoff.driver, again, precheck)
         legacy = f"{image.digest} {shown.driver}" + (" unhashed" if image.files else "")
         vitals.legacy = legacy.encode()
         checks = Checks(cache, image.files.wholes) if image.files else None
@@ -136,7 +139,9 @@ async def wired(request: MountRequest, handoff: Handoff) -> AsyncIterator[Wired]
     cache.close()
 
 
-async def shown_by(image: Image, driver: str, again: Digest | None) -> Shown:
+async def shown_by(
+    image: Image, driver: str, again: Digest | None, precheck: Precheck | None = None
+) -> Shown:
     """Return how users see *image*: as a daemon before this one found, or as it turns out."""
     if driver == "fuse":
         return Shown()
@@ -146,7 +151,11 @@ async def shown_by(image: Image, driver: str, again: Digest | None) -> Shown:
         return Shown("fuse", FUSE_ALONE)
     if again is not None:
         return by_erofs(image.bootstrap, image.digest, image.kept)
-    return await choose(driver, image.bootstrap, image.digest, image.kept)
+    try:
+        return await choose(driver, image.bootstrap, image.digest, image.kept, precheck)
+    finally:
+        if precheck is not None:
+            precheck.end()
 
 
 async def _forgotten(served: vfs.Vfs, bootstrap: Bootstrap, wrong: Whole) -> None:

@@ -28,6 +28,7 @@ from cli.options import (
     setup_options,
     state_option,
 )
+from cli.precheck import Precheck
 from cli.setup import Membership, MountRequest, Prefetch, Setup
 from fusefs.errors import MountFailed
 from fusefs.keeper import MountSpec
@@ -144,4 +145,6 @@ def _driver(image: str, told: _Told) -> tuple[str, str]:
 
 
 def _daemon(handoff: Handoff, request: MountRequest) -> None:
-    importlib.import_module("cli.daemon").run(handoff, request)
+    first = handoff.driver != "fuse" and not handoff.vitals.legacy
+    precheck = Precheck.begin(request.image, request.setup.cache) if first else None
+    importlib.import_module("cli.daemon").run(handoff, request, precheck)
