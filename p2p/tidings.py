@@ -241,13 +241,18 @@ class Tidings(Part):
         link = self.links.get(host)
         if link is None:
             return False
-        link.denied &= add if whole else ~drop
-        link.have = add if whole else (link.have | add) & ~drop
+        if link.denied:
+            link.denied &= add if whole else ~drop
+        link.have = add if whole else link.have | add
+        if drop and not whole:
+            link.have &= ~drop
         if not add:
             return False
-        if not whole:
-            self._newest |= add & ~self._seen
-        self._seen |= add
+        fresh = add & ~self._seen
+        if fresh:
+            self._seen |= fresh
+            if not whole:
+                self._newest |= fresh
         if not add & ~(self.held | self._book.asked) or not (link.regular or link.extra & add):
             return False
         return len(self._book.open) < self.patience.opens(self._latency) or bool(self._demands)

@@ -37,6 +37,19 @@ class Control(Protocol):
 class Node(Uploader):
     """A host that takes part."""
 
+    __slots__ = (
+        "_armed",
+        "_parents",
+        "_session",
+        "_trace",
+        "_uploads",
+        "_waiting",
+        "born",
+        "chooser",
+        "control",
+        "finished",
+    )
+
     def __init__(self, world: World, net: Net, control: Control, index: int, group: Group) -> None:
         super().__init__(world, net, index, group)
         self.control = control
@@ -126,7 +139,7 @@ class Node(Uploader):
 
     def offered(self, host: bytes, added: int) -> None:
         """Hear what a parent has got."""
-        if self._asleep(self.offered, (host, added)):
+        if (self.dead or self.stalled) and self._asleep(self.offered, (host, added)):
             return
         if self.chooser.offered(host, added, 0, False, self.clock.now):
             self.step()

@@ -15,6 +15,7 @@ from .world import World
 class Seed(Uploader):
     """A seed peer."""
 
+    __slots__ = ("_held", "_reading", "_reads", "_wanted")
     kind = "seed"
 
     def __init__(self, world: World, net: Net, index: int, group: Group) -> None:

@@ -47,6 +47,33 @@ class Net(Protocol):
 class Uploader:
     """A host as far as it serves others."""
 
+    __slots__ = (
+        "_backlog",
+        "_fresh",
+        "_last_told",
+        "_queued",
+        "_queues",
+        "_telling",
+        "clock",
+        "corrupt",
+        "dead",
+        "down",
+        "followers",
+        "group",
+        "id",
+        "index",
+        "latency",
+        "lies",
+        "lost",
+        "net",
+        "sent",
+        "serving",
+        "site",
+        "slots",
+        "stalled",
+        "uplink",
+        "world",
+    )
     kind = "peer"
 
     def __init__(self, world: World, net: Net, index: int, group: Group) -> None:

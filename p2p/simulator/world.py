@@ -48,6 +48,9 @@ class World:
         self.sites = {site.name: Shared(site) for site in scenario.site}
         self.cut: frozenset[int] = frozenset()
         """Indexes of the hosts on the far side of a partition."""
+        latencies = {scenario.seeds.latency, *(group.latency for group in scenario.group)}
+        self._alike = len(latencies) == 1 and not self.sites
+        """All are equally far from each other."""
         self.healed = 0.0
         """When it will be over."""
         self.count = scenario.pieces
@@ -79,8 +82,13 @@ class World:
         self, one: Place, others: Iterable[Place], what: Callable[[Any], None], fact: object
     ) -> None:
         """Let *what* happen with *fact* and those whom word of it comes to at the same time."""
-        times: dict[float, list[Place]] = {}
         near = self.clock.now + one.latency
+        if self._alike and not self.cut:
+            there = list(others)
+            if there:
+                self.clock.at(near + one.latency, what, (fact, there))
+            return
+        times: dict[float, list[Place]] = {}
         plain = not (self.sites or self.cut)
         for other in others:
             when = near + other.latency if plain else self._there(one, other)
