@@ -10,9 +10,9 @@ import ctypes
 import mmap
 import os
 from collections import deque
-from contextlib import suppress
 
 from .digest import Buffer
+from .hugepages import SIZE, Room, room
 
 SMALLEST = 256 << 10
 """Bytes from which a read is made directly; below, what the disk reads along is worth keeping."""
@@ -23,9 +23,8 @@ BLOCK = 4096
 POOLED = 16
 """Buffers that are kept, of up to `LARGEST` bytes."""
 
-LARGEST = 2 << 20
-"""A huge page. In small ones a read of a megabyte is 256 places in memory, which is more than a
-request to the disk may name, and each of them is looked up anew on the way in and out."""
+LARGEST = SIZE
+"""In small pages a read of a megabyte is more places than a request to the disk may name."""
 
 _CACHESTAT = 451
 """Linux 6.5; the number is the same everywhere."""
@@ -62,10 +61,6 @@ def reopened(fd: int) -> int:
         return -1
 
 
-class Room(mmap.mmap):
-    """Memory that is kept: not to be confused with a mapped file."""
-
-
 class Buffers:
     """Aligned memory for direct reads, kept and used again. Any thread may call."""
 
@@ -77,12 +72,10 @@ class Buffers:
         if size > LARGEST:
             return memoryview(bytearray(size))
         try:
-            room = self._free.pop()
+            found = self._free.pop()
         except IndexError:
-            room = Room(-1, LARGEST, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            with suppress(OSError):  # a kernel without huge pages
-                room.madvise(mmap.MADV_HUGEPAGE)
-        return memoryview(room)[:size]
+            found = room(LARGEST)
+        return memoryview(found)[:size]
 
     def give(self, data: Buffer | None) -> None:
         """Take back what nobody looks at any more; anything else is left to its owners."""

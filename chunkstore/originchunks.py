@@ -2,7 +2,7 @@
 
 Chunks whose stored bytes lie next to each other come in one range, a few ranges side by side. A
 chunk is decoded and delivered as soon as its last byte is there, while the range goes on arriving
-into the same buffer; buffers are kept, because fresh ones cost a page fault every 4 KiB.
+into the same buffer; buffers are in huge pages and kept, because fresh ones must be cleared first.
 
 Tasks: ``fetch`` opens one nursery; per range there is a reading task, and the delivering one that
 waits for it, or one for both where a range is decoded as a whole. Between ``_Arrival.upto`` and its
@@ -19,6 +19,7 @@ from .chunk import Blob, Chunk, Codec
 from .codec import decode, slice_of
 from .digest import Buffer
 from .errors import ChunkstoreError, Corrupt, Unreachable
+from .hugepages import Room, room
 from .ledger import Ledger, Pulse
 from .source import Deliver, Origin
 from .spans import Span, Unit, possible, spans
@@ -52,7 +53,7 @@ class OriginChunks:
         self._threads = trio.CapacityLimiter(width)
         self._pulse = pulse or Pulse()
         self._ledger = ledger or Ledger()
-        self._kept: list[bytearray] = []
+        self._kept: list[Room] = []
         """At most *width* buffers of *span_size* bytes, not in use."""
         self._width = width
 
@@ -95,7 +96,7 @@ class OriginChunks:
                         await self._take(blob, span, view, arrival, deliver, failures)
         finally:
             self._ledger.add("origin", failures=bool(failures))
-            if len(buffer) == self._span_size and len(self._kept) < self._width:
+            if isinstance(buffer, Room) and len(self._kept) < self._width:
                 self._kept.append(buffer)
         return failures
 
@@ -145,10 +146,10 @@ class OriginChunks:
             decode, unit.codec, stored, unit.size, limiter=self._threads
         )
 
-    def _borrow(self, size: int) -> bytearray:
+    def _borrow(self, size: int) -> Room | bytearray:
         if size > self._span_size:
             return bytearray(size)
-        return self._kept.pop() if self._kept else bytearray(self._span_size)
+        return self._kept.pop() if self._kept else room(self._span_size)
 
     def __repr__(self) -> str:
         return f"OriginChunks({self._origin!r})"

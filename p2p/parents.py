@@ -13,6 +13,8 @@ from typing import Protocol
 
 import trio
 
+from chunkstore.direct import LARGEST, Buffers
+
 from . import wire
 from .errors import Gone, Nonsense, P2pError
 from .messages import Body, Busy, Description, Failed, Follow, Have, Hello, Parent, Unfollow
@@ -96,6 +98,7 @@ class Neighbour:
         self._tickets: dict[int, Ticket] = {}
         self._numbers = 0
         self._buffer = bytearray()
+        """For pieces that are too long for the kept ones of all parents."""
         self.wanted = trio.Event()
 
     @property
@@ -173,6 +176,8 @@ class Neighbour:
         if header.size > ticket.most:
             raise Nonsense(f"PIECE of {header.size} bytes, asked for {ticket.most}")
         ticket.began(header.size)
+        if header.size <= LARGEST:
+            return self._parents.buffers.take(header.size)
         if len(self._buffer) < header.size:
             self._buffer = bytearray(header.size)
         return memoryview(self._buffer)
@@ -183,6 +188,7 @@ class Neighbour:
         if ticket is not None:
             await ticket.came(data, lz4=bool(header.flags & wire.LZ4_BLOCK))
         await self._parents.pace.take(len(data))
+        self._parents.buffers.give(data)
 
     def _have(self, body: Have) -> None:
         followed = self._by_handle.get(body.handle)
@@ -267,6 +273,8 @@ class Parents:
         self.hello = hello
         self.pace = pace
         """What all pieces that come are held to."""
+        self.buffers = Buffers()
+        """What pieces are received into."""
         self._neighbours: dict[tuple[bytes, str], Neighbour] = {}
         self._nursery: trio.Nursery | None = None
 

@@ -12,8 +12,9 @@ from trio.testing import MockClock
 
 from chunkstore import Digest, Extent
 from chunkstore.blobcache import BlobCache
-from chunkstore.direct import Room, resident
+from chunkstore.direct import resident
 from chunkstore.doubles import MANY, SLICE_BITS, SOON, Doubles
+from chunkstore.hugepages import Room
 from chunkstore.imagestore import ImageStore
 from chunkstore.memory import MemoryOrigin
 from chunkstore.originchunks import OriginChunks
