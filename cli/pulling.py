@@ -15,8 +15,7 @@ from chunkstore.origins.manifest import NYDUS_FEATURE, Document, Index, Manifest
 from chunkstore.origins.reference import Reference
 from fusefs.lazyimages import Plan, RegistryImages
 from fusefs.puller import Pulled, Puller
-from fusefs.pulls import PullRequest
-from fusefs.pullservice import Say
+from fusefs.pullservice import PullRequest, Say
 
 from .lazy import MAX_CONFIG, diff_ids
 from .oci import machine

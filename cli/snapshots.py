@@ -11,12 +11,11 @@ from pathlib import Path
 
 import trio
 
-from fusefs.claims import claimed
+from fusefs.claims import claimed, control_of
 from fusefs.errors import MountFailed
 from fusefs.gallery import Gallery
 from fusefs.layers import Layers
 from fusefs.lazyimages import LazyImage, RegistryImages
-from fusefs.pulls import control_of
 from fusefs.pullservice import serve_pulls
 from fusefs.snapshotservice import serving
 from fusefs.snapshotstore import SnapshotStore

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import Busy, FusefsError
-from .pulls import control_of
+from .pulls import SUFFIX
 
 
 @contextmanager
@@ -27,6 +27,11 @@ def claimed(root: Path, address: Path) -> Iterator[None]:
         for path in (address, control_of(address)):
             clear(path)
         yield
+
+
+def control_of(address: Path) -> Path:
+    """Return the socket for pulls of the snapshotter at *address*."""
+    return address.with_name(f"{address.name}{SUFFIX}")
 
 
 def clear(path: Path) -> None:

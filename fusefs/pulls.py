@@ -2,23 +2,20 @@
 
 ::
 
-    → {"reference": "HOST/REPO:TAG", "namespace": "default", …}     what to pull
+    → {"reference": "HOST/REPO:TAG", "namespace": "default", …}     what to pull (`PullRequest`)
     ← {"said": "layer 1 of 3: nothing to fetch"}                    any number of these
     ← {"digest": "sha256:…"}  or  {"error": "…"}                    and one of these
 
 The snapshotter does the work because it is there: it has containerd's and the registry's clients at
-hand, which take longer to load than a lazy pull takes. For the same reason these few values are
-written by ``json``, and who asks loads nothing else.
+hand, which take longer to load than a lazy pull takes. For the same reason who asks loads nothing
+but this, which has no dataclass and no path: those would double the time in which it is loaded.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import socket
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 
 from .errors import Declined, NoAnswer
 
@@ -26,74 +23,53 @@ MAX_LINE = 1 << 16
 """Bytes of a line."""
 
 
-@dataclass(frozen=True, slots=True)
-class PullRequest:
-    """What is to be pulled."""
-
-    reference: str
-    namespace: str = "default"
-    snapshotter: str = "naiad"
-    """What containerd calls it."""
-    platform: str = ""
-    """``OS/ARCHITECTURE[/VARIANT]``; empty: this machine's."""
-    user: str = field(default="", repr=False)
-    secret: str = field(default="", repr=False)
-
-    def encode(self) -> bytes:
-        """Return it as a line."""
-        return json.dumps(asdict(self)).encode() + b"\n"
+class Unheard(NoAnswer):
+    """Nobody has heard the request."""
 
 
-@dataclass(frozen=True, slots=True)
-class PullReply:
-    """One line of the answer."""
+SUFFIX = ".pull"
+"""What the name of the snapshotter's socket has behind it in this one's."""
 
-    said: str = ""
-    digest: str = ""
-    """Of the manifest: it is done."""
-    error: str = ""
-
-    def encode(self) -> bytes:
-        """Return it as a line."""
-        told = {name: text for name, text in asdict(self).items() if text}
-        return json.dumps(told).encode() + b"\n"
-
-    @classmethod
-    def decode(cls, line: bytes) -> PullReply:
-        """Read a line; raises ValueError."""
-        told = json.loads(line)
-        if not isinstance(told, dict):
-            raise ValueError("it is no object")
-        said, digest, error = (str(told.get(name, "")) for name in ("said", "digest", "error"))
-        return cls(said, digest, error)
+Reply = Mapping[str, str]
+"""A line of the answer: ``said``, or ``digest``, that of the manifest: it is done."""
 
 
-def control_of(address: Path) -> Path:
-    """Return the socket for pulls of the snapshotter at *address*."""
-    return address.with_name(f"{address.name}.pull")
-
-
-def pull(address: Path, request: PullRequest, patience: float) -> Iterator[PullReply]:
+def pull(address: str, request: Mapping[str, str], patience: float) -> Iterator[Reply]:
     """Have the snapshotter at *address* pull, and yield what it says, the digest last.
 
     Raises Declined where it cannot, NoAnswer where it is silent for *patience* seconds.
     """
-    path = control_of(address)
+    path = address + SUFFIX
     with socket.socket(socket.AF_UNIX) as caller:
         caller.settimeout(patience)
+        _connect(caller, path)
         try:
-            caller.connect(os.fspath(path))
-            caller.sendall(request.encode())
+            caller.sendall(json.dumps(request).encode() + b"\n")
             with caller.makefile("rb") as lines:
                 while line := lines.readline(MAX_LINE):
-                    reply = PullReply.decode(line)
-                    if reply.error:
-                        raise Declined(reply.error)
+                    reply = _decoded(line)
+                    if "error" in reply:
+                        raise Declined(reply["error"])
                     yield reply
-                    if reply.digest:
+                    if "digest" in reply:
                         return
-        except (FileNotFoundError, ConnectionRefusedError) as exc:
-            raise NoAnswer(f"{path}: no naiad snapshotter listens there") from exc
         except (OSError, ValueError) as exc:
             raise NoAnswer(f"{path}: {exc}") from exc
     raise NoAnswer(f"{path}: the snapshotter ended")
+
+
+def _connect(caller: socket.socket, path: str) -> None:
+    try:
+        caller.connect(path)
+    except (FileNotFoundError, ConnectionRefusedError) as exc:
+        raise Unheard(f"{path}: no naiad snapshotter listens there") from exc
+    except OSError as exc:
+        raise Unheard(f"{path}: {exc}") from exc
+
+
+def _decoded(line: bytes) -> Reply:
+    """Read a line; raises ValueError."""
+    told = json.loads(line)
+    if not isinstance(told, dict):
+        raise ValueError("it is no object")
+    return {name: str(told[name]) for name in ("said", "digest", "error") if told.get(name)}

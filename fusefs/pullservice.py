@@ -7,6 +7,7 @@ import math
 import os
 import socket
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -18,9 +19,37 @@ from rafs import RafsError
 from .claims import clear
 from .containerd.client import ContainerdError
 from .errors import FusefsError, MountFailed
-from .pulls import MAX_LINE, PullReply, PullRequest
+from .pulls import MAX_LINE
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PullRequest:
+    """What is to be pulled."""
+
+    reference: str
+    namespace: str = "default"
+    snapshotter: str = "naiad"
+    """What containerd calls it."""
+    platform: str = ""
+    """``OS/ARCHITECTURE[/VARIANT]``; empty: this machine's."""
+    user: str = field(default="", repr=False)
+    secret: str = field(default="", repr=False)
+
+
+class PullReply(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of the answer."""
+
+    said: str = ""
+    digest: str = ""
+    """Of the manifest: it is done."""
+    error: str = ""
+
+    def encode(self) -> bytes:
+        """Return it as a line."""
+        return msgspec.json.encode(self) + b"\n"
+
 
 Say = Callable[[str], None]
 Pull = Callable[[PullRequest, Say], Awaitable[str]]

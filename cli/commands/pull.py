@@ -1,19 +1,16 @@
 """``naiad pull``: an image into containerd, lazily, where its own client passes no labels.
 
-The snapshotter does it, so nothing heavy is imported here.
+The snapshotter does it; `cli.quick` asks it, and reads what is mostly typed without this module.
 """
 
 from __future__ import annotations
 
-import time
+import os
 from pathlib import Path
 
 import click
 
-from fusefs.pulls import PullRequest, pull
-
-_SILENCE = 600.0
-"""Seconds: a large ordinary layer says nothing while it is fetched and unpacked."""
+from cli.quick import ADDRESS, ask
 
 
 @click.command()
@@ -34,7 +31,7 @@ _SILENCE = 600.0
 @click.option(
     "--address",
     type=click.Path(dir_okay=False, path_type=Path),
-    default=Path("/run/naiad/snapshotter.sock"),
+    default=Path(ADDRESS),
     show_default=True,
     help="The snapshotter's socket.",
 )
@@ -52,11 +49,12 @@ def command(
     name, colon, secret = user.partition(":")
     if name and not colon:
         secret = click.prompt("Password", hide_input=True, err=True)
-    request = PullRequest(reference, namespace, snapshotter, platform, name, secret)
-    started = time.monotonic()
-    for reply in pull(address.absolute(), request, _SILENCE):
-        if reply.said:
-            click.echo(reply.said, err=True)
-        if reply.digest:
-            seconds = time.monotonic() - started
-            click.echo(f"{reply.digest}  {seconds:.2f} s")
+    asked = {
+        "reference": reference,
+        "namespace": namespace,
+        "snapshotter": snapshotter,
+        "platform": platform,
+        "user": name,
+        "secret": secret,
+    }
+    ask(os.path.abspath(address), asked)  # noqa: PTH100  # as `cli.quick` has it, without paths

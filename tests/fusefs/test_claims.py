@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from fusefs.claims import claimed
+from fusefs.claims import claimed, control_of
 from fusefs.errors import Busy, FusefsError
-from fusefs.pulls import PullRequest, control_of
-from fusefs.pullservice import Say, serve_pulls
+from fusefs.pullservice import PullRequest, Say, serve_pulls
 
 
 @pytest.fixture
