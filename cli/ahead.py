@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -16,9 +17,11 @@ from chunkstore.checks import Checks
 from chunkstore.imagestore import ImageStore
 from chunkstore.source import Deliver
 from fusefs.daemon import Work
-from rafs import Bootstrap
+from rafs import Bootstrap, RafsError
 
 from .setup import Prefetch
+
+logger = logging.getLogger(__name__)
 
 _BATCH_SIZE = 16 << 20
 """Bytes of chunks handed over at once: what lies together is only fetched together if it is asked
@@ -49,7 +52,17 @@ class Swarm(Protocol):
 
 
 async def fetch_ahead(bootstrap: Bootstrap, store: ImageStore, mode: Prefetch) -> None:
-    """Have the store fetch what *mode* says, as fast as it takes it, behind all readers."""
+    """Have the store fetch what *mode* says, as fast as it takes it, behind all readers.
+
+    Metadata that makes no sense ends that, and nothing else: readers are told by their reads.
+    """
+    try:
+        await _fetch_ahead(bootstrap, store, mode)
+    except RafsError as exc:
+        logger.warning("no more is fetched ahead: %s", exc)
+
+
+async def _fetch_ahead(bootstrap: Bootstrap, store: ImageStore, mode: Prefetch) -> None:
     if mode is Prefetch.ALL and isinstance(store.source, Swarm):
         await take_all(bootstrap, store, store.source)
     for blob, chunks in _batches(_chunks(bootstrap, mode)):

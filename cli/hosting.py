@@ -164,11 +164,13 @@ class _Host:
         known = digest if again else None
         with trio.CancelScope() as scope:
             async with opened_at(str(reference), place, setup, digest, known) as image:
-                shown = await shown_by(image, driver, known)
                 store = store_for(image, self._cache, setup, peers=self._peers)
                 async with trio.open_nursery() as nursery:
                     await nursery.start(store.run)
                     await store.prepare(image.bootstrap.blobs)
+                    # What a start needs is on its way while its metadata is checked.
+                    nursery.start_soon(fetch_ahead, image.bootstrap, store, request.prefetch)
+                    shown = await shown_by(image, driver, known)
                     direct = shown.driver == "erofs"
                     tree = BlobFiles(image.bootstrap) if direct else image.bootstrap
                     gone = trio.Event()
@@ -177,7 +179,6 @@ class _Host:
                     self.vfs.add(shows)
                     try:
                         task_status.started(_Hosted(image, store, proof, shown, scope, gone))
-                        nursery.start_soon(fetch_ahead, image.bootstrap, store, request.prefetch)
                         nursery.start_soon(watch, image.kept)
                         await trio.sleep_forever()
                     finally:

@@ -8,6 +8,7 @@ import io
 import tempfile
 import zlib
 from collections.abc import Callable
+from contextlib import closing
 from typing import BinaryIO, Protocol
 
 import msgspec
@@ -81,11 +82,17 @@ class RegistrySources:
                 async with images.download(layer) as download:
                     await download.copy(packed)
                 packed.seek(0)
-                digest = await trio.to_thread.run_sync(_keep, kept, packed, layer, diff_id)
-            await _check(kept, digest)
-            return digest
+                return await trio.to_thread.run_sync(_keep, kept, packed, layer, diff_id)
         finally:
             kept.close()
+
+    async def check(self, bootstrap: Digest) -> None:
+        """Look for faults now, while containerd is busy, so that mounting need not."""
+        with closing(kept_in(self._setup)) as kept:
+            found = await trio.to_thread.run_sync(kept.find, bootstrap)
+            if found is not None:
+                with closing(found):
+                    await choose("auto", found, bootstrap, kept)
 
     def _images(self, reference: Reference, credential: Credential | None) -> Images:
         proof = Proof(credential, self._registries)
@@ -123,16 +130,6 @@ def _keep(kept: Bootstraps, packed: BinaryIO, layer: Descriptor, diff_id: str) -
         digest = kept.keep(path, None)
     kept.remember(_proven(layer, diff_id), digest)
     return digest
-
-
-async def _check(kept: Bootstraps, digest: Digest) -> None:
-    """Look for faults now, while containerd is busy, so that mounting need not."""
-    bootstrap = await trio.to_thread.run_sync(kept.find, digest)
-    if bootstrap is not None:
-        try:
-            await choose("auto", bootstrap, digest, kept)
-        finally:
-            bootstrap.close()
 
 
 def _plain(packed: BinaryIO) -> _Stream:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -13,14 +14,19 @@ from chunkstore.origins.credentials import Credential
 from chunkstore.origins.images import Images
 from chunkstore.origins.manifest import NYDUS_FEATURE, Document, Index, Manifest, Platform
 from chunkstore.origins.reference import Reference
+from fusefs.expected import LetGo
 from fusefs.lazyimages import Plan, RegistryImages
 from fusefs.puller import Pulled, Puller
 from fusefs.pullservice import PullRequest, Say
 
+from .groups import ungrouped
 from .lazy import MAX_CONFIG, diff_ids
 from .oci import machine
 from .registries import Proof, registry
 from .setup import Registries
+
+_FAREWELL = 10.0
+"""Seconds for containerd to take back a lease."""
 
 
 class Pulling:
@@ -31,27 +37,45 @@ class Pulling:
     """
 
     def __init__(
-        self, client: Client, registries: Registries, containerd: Path, lazy: RegistryImages
+        self,
+        client: Client,
+        registries: Registries,
+        containerd: Path,
+        lazy: RegistryImages,
+        nursery: trio.Nursery,
     ) -> None:
         self._client = client
         self._lazy = lazy
         self._registries = registries
         self._containerd = containerd
+        self._nursery = nursery
 
-    async def __call__(self, request: PullRequest, say: Say) -> str:
-        """Pull what *request* says; raises ChunkstoreError, ContainerdError, FusefsError."""
+    async def pull(self, request: PullRequest, say: Say, let_go: LetGo) -> str:
+        """Pull what *request* says; raises ChunkstoreError, ContainerdError, FusefsError.
+
+        *let_go* has an image unmounted that no snapshot needs.
+        """
         reference = Reference.parse(request.reference)
         told = Credential(request.user, request.secret) if request.secret else None
         if told is not None:
             self._lazy.introduce(reference, told)
         proof = Proof(told, self._registries)
         images = Images(registry(reference, self._client, self._registries, proof))
-        pulled = await self._look_up(request, reference, images)
-        self._lazy.expect(pulled.plan)
-        puller = Puller(self._containerd, request.snapshotter)
-        await trio.to_thread.run_sync(
-            puller.pull, pulled, request.namespace, say, abandon_on_cancel=True
-        )
+        puller = Puller(self._containerd, request.namespace, request.snapshotter)
+        try:
+            with ungrouped():
+                async with trio.open_nursery() as nursery:
+                    begun = await nursery.start(_begin, puller)
+                    pulled = await self._look_up(request, reference, images)
+                    async with self._lazy.expected(pulled.plan, let_go):
+                        await begun.wait()
+                        work = partial(puller.pull, pulled, say)
+                        await trio.to_thread.run_sync(work, abandon_on_cancel=True)
+        except BaseException:
+            await _end(puller, well=False)
+            raise
+        # The image has its name: what is left need not be waited for.
+        self._nursery.start_soon(partial(_end, puller, well=True))
         return str(pulled.manifest.digest)
 
     async def _look_up(self, request: PullRequest, reference: Reference, images: Images) -> Pulled:
@@ -70,6 +94,19 @@ class Pulling:
             plan=plan,
             open=contents.open,
         )
+
+
+async def _begin(puller: Puller, task_status: trio.TaskStatus[trio.Event]) -> None:
+    begun = trio.Event()
+    task_status.started(begun)
+    await trio.to_thread.run_sync(puller.begin)
+    begun.set()
+
+
+async def _end(puller: Puller, *, well: bool) -> None:
+    with trio.move_on_after(_FAREWELL, shield=True):
+        work = partial(puller.end, well=well)
+        await trio.to_thread.run_sync(work, abandon_on_cancel=True)
 
 
 async def _manifest(images: Images, top: Document, platform: Platform) -> tuple[Document, Manifest]:

@@ -43,9 +43,10 @@ async def run(request: SnapshotterRequest) -> None:
         layers = Layers(request.root)
         with closing(SnapshotStore(request.root / "metadata.db")) as store:
             needed = sorted({one.image for one in store.all() if one.image})
-            async with _images(request, needed) as images:
+            async with _images(request, needed) as (images, pulls):
                 snapshotter = Snapshotter(store, layers, images)
                 await snapshotter.cleanup()
+                await pulls(snapshotter)
                 async with serving(snapshotter, request.address):
                     logger.info("listening address=%s", request.address)
                     async for number in signals:
@@ -53,11 +54,17 @@ async def run(request: SnapshotterRequest) -> None:
                         break
 
 
+Pulls = Callable[[Snapshotter], Awaitable[None]]
+"""Begins to answer ``naiad pull``."""
+
+
 @asynccontextmanager
-async def _images(request: SnapshotterRequest, needed: list[str]) -> AsyncIterator[LazyImages]:
+async def _images(
+    request: SnapshotterRequest, needed: list[str]
+) -> AsyncIterator[tuple[LazyImages, Pulls]]:
     """Make what loads images lazily, with those mounted that snapshots need."""
     if request.gallery is None:
-        yield NoImages()
+        yield NoImages(), _no_pulls
         return
     with client_of(request.gallery.setup) as client:
         launch = _launcher(request, request.gallery)
@@ -69,15 +76,24 @@ async def _images(request: SnapshotterRequest, needed: list[str]) -> AsyncIterat
             async with trio.open_nursery() as nursery:
                 images = RegistryImages(sources, gallery, nursery)
                 await images.restore(needed)
-                pulling = Pulling(client, request.gallery.registries, request.containerd, images)
+                registries = request.gallery.registries
+                pulling = Pulling(client, registries, request.containerd, images, nursery)
                 nursery.start_soon(gallery.watch)
-                await nursery.start(serve_pulls, control_of(request.address), pulling)
-                yield images
+
+                async def pulls(snapshotter: Snapshotter) -> None:
+                    pull = partial(pulling.pull, let_go=snapshotter.let_go)
+                    await nursery.start(serve_pulls, control_of(request.address), pull)
+
+                yield images, pulls
                 nursery.cancel_scope.cancel()
         finally:
             # Also where a socket could not be had: nobody would know of the session.
             with trio.CancelScope(shield=True):
                 await gallery.close()
+
+
+async def _no_pulls(snapshotter: Snapshotter) -> None:
+    """Answer none: nothing is loaded lazily."""
 
 
 def _launcher(

@@ -13,8 +13,10 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import OrderedDict, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -29,6 +31,7 @@ from rafs import RafsError
 
 from .containerd.messages import Labels
 from .errors import MountFailed
+from .expected import Expected, LetGo, Name
 from .snapshots import DATA, Snapshot, Usage
 from .snapshotter import TARGET
 
@@ -136,6 +139,10 @@ class Sources(Protocol):
         """
         ...
 
+    async def check(self, bootstrap: Digest) -> None:
+        """Look for faults in a bootstrap that is kept, so that whoever mounts it need not."""
+        ...
+
 
 class Mounter(Protocol):
     """What shows images as trees of files."""
@@ -161,7 +168,7 @@ class RegistryImages:
     """Lends the layers of images that a registry has and *mounter* mounts.
 
     Tasks: one in *nursery* per image that is being pulled, which fetches its bootstrap while the
-    layers before that are still asked for.
+    layers before that are still asked for, and mounts those that `expected` tells of.
     """
 
     def __init__(self, sources: Sources, mounter: Mounter, nursery: trio.Nursery) -> None:
@@ -172,6 +179,7 @@ class RegistryImages:
         self._mounter = mounter
         self._plans: OrderedDict[tuple[str, str], Plan] = OrderedDict()
         """By repository and the digest of the manifest."""
+        self._expected = Expected(nursery, _DEADLINE)
         self._introduced: OrderedDict[str, Credential] = OrderedDict()
         """By repository; in memory only."""
         self._looking: defaultdict[str, trio.Lock] = defaultdict(trio.Lock)
@@ -183,11 +191,26 @@ class RegistryImages:
         while len(self._introduced) > _PLANS:
             self._introduced.popitem(last=False)
 
-    def expect(self, plan: Plan) -> None:
-        """Take note that the image of *plan* is about to be pulled."""
-        if plan.layers and plan.layers[-1].annotation(BOOTSTRAP_MARK) == "true":
-            self._keep(plan)
-            self._bring(plan, self._introduced.get(_repository(plan.reference)))
+    @asynccontextmanager
+    async def expected(self, plan: Plan, let_go: LetGo) -> AsyncIterator[None]:
+        """Mount the image of *plan* while the block has its layers prepared one by one.
+
+        In the end *let_go* is told of it: no snapshot may need it.
+        """
+        if not plan.layers or plan.layers[-1].annotation(BOOTSTRAP_MARK) != "true":
+            yield
+            return
+        self._keep(plan)
+        credential = self._known(plan.reference)
+        mount = partial(self._mounted, plan, credential)
+        async with self._expected.pulled(_named(plan), credential, mount, let_go):
+            yield
+
+    async def _mounted(self, plan: Plan, credential: Credential | None) -> str:
+        bootstrap = await self._sources.bootstrap(plan, credential)
+        image = LazyImage(_repository(plan.reference), str(plan.manifest), str(bootstrap))
+        await self._mounter.mount(image, credential)
+        return image.encode()
 
     async def offer(self, target: str, parents: Sequence[Snapshot], labels: Labels) -> str | None:
         """Return the image of the layer that *labels* describe, mounted.
@@ -198,8 +221,7 @@ class RegistryImages:
         if asked is None:
             return None
         if asked.credential is None:
-            known = self._introduced.get(_repository(asked.reference))
-            asked = replace(asked, credential=known)
+            asked = replace(asked, credential=self._known(asked.reference))
         try:
             with trio.fail_after(_DEADLINE):
                 return await self._offer(asked, target, parents)
@@ -214,17 +236,19 @@ class RegistryImages:
         if why:
             logger.warning("a layer is left to containerd image=%s reason=%s", asked.reference, why)
             return None
+        name = _named(plan)
         if not asked.is_bootstrap:
-            if not parents:
+            if not parents and name not in self._expected:
                 self._bring(plan, asked.credential)
             return DATA
+        if image := await self._expected.mounted(name, asked.credential):
+            return image
         if (coming := self._bringing.get(str(plan.manifest))) is not None:
             await coming.wait()
-        bootstrap = await self._sources.bootstrap(plan, asked.credential)
-        repository = _repository(asked.reference)
-        image = LazyImage(repository, str(plan.manifest), str(bootstrap))
-        await self._mounter.mount(image, asked.credential)
-        return image.encode()
+        return await self._mounted(plan, asked.credential)
+
+    def _known(self, reference: Reference) -> Credential | None:
+        return self._introduced.get(_repository(reference))
 
     async def _plan(self, asked: _Asked, target: str) -> Plan:
         repository = _repository(asked.reference)
@@ -242,7 +266,7 @@ class RegistryImages:
         return found
 
     def _keep(self, plan: Plan) -> None:
-        self._plans[_repository(plan.reference), str(plan.manifest)] = plan
+        self._plans[_named(plan)] = plan
         while len(self._plans) > _PLANS:
             self._plans.popitem(last=False)
 
@@ -256,7 +280,7 @@ class RegistryImages:
     async def _brought(self, plan: Plan, credential: Credential | None) -> None:
         try:
             with trio.move_on_after(_DEADLINE):
-                await self._sources.bootstrap(plan, credential)
+                await self._sources.check(await self._sources.bootstrap(plan, credential))
         except (ChunkstoreError, RafsError, OSError) as exc:
             # Whoever needs it tries again, and is told.
             logger.info("bootstrap did not come image=%s reason=%s", plan.reference, exc)
@@ -277,8 +301,10 @@ class RegistryImages:
         return self._mounter.tree(LazyImage.decode(image))
 
     async def release(self, image: str) -> None:
-        """Unmount *image*."""
-        await self._mounter.unmount(LazyImage.decode(image))
+        """Unmount *image*, unless it is just being pulled."""
+        found = LazyImage.decode(image)
+        if (found.repository, found.manifest) not in self._expected:
+            await self._mounter.unmount(found)
 
     async def usage(self, image: str) -> Usage:
         """Return what is here of *image*."""
@@ -314,6 +340,10 @@ class _Asked:
 
 def _repository(reference: Reference) -> str:
     return f"{reference.host}/{reference.repository}"
+
+
+def _named(plan: Plan) -> Name:
+    return _repository(plan.reference), str(plan.manifest)
 
 
 def _credential(labels: Labels) -> Credential | None:

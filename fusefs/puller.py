@@ -7,6 +7,7 @@ not fetched; others are fetched and unpacked by containerd.
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +26,8 @@ from .containerd.messages import Descriptor, Image, Mount
 from .errors import MountFailed
 from .lazyimages import MANIFEST, REFERENCES, SECRET, USER, Plan
 from .snapshotter import TARGET
+
+logger = logging.getLogger(__name__)
 
 _INHERITED = "containerd.io/snapshot/"
 """What annotations begin with that become labels of a layer's snapshot."""
@@ -58,24 +61,49 @@ class Pulled:
 
 
 class Puller:
-    """Pulls into the containerd at *address*, whose name for the snapshotter is *snapshotter*."""
+    """One pull: `begin`, `pull` and `end`, each in a worker thread.
 
-    def __init__(self, address: Path, snapshotter: str) -> None:
-        self._address = address
+    Whoever pulls has the image looked up while it begins, which takes as long.
+    """
+
+    def __init__(self, address: Path, namespace: str, snapshotter: str) -> None:
+        """Pull into the containerd at *address*, whose name for the snapshotter is *snapshotter*.
+
+        *namespace* is containerd's.
+        """
+        self._address, self._namespace = address, namespace
         self._snapshotter = snapshotter
+        self._client: Client | None = None
+        self._lease = ""
 
-    def pull(self, pulled: Pulled, namespace: str, report: Callable[[str], None]) -> None:
-        """Do it, in a worker thread, saying how it goes.
+    def begin(self) -> None:
+        """Connect, and have kept what comes; raises ContainerdError."""
+        self._client = Client(self._address, self._namespace)
+        expires = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + _LEASE))
+        lease = f"naiad-pull-{secrets.token_hex(8)}"
+        self._client.lease(lease, expires)
+        self._lease = lease
+
+    def end(self, *, well: bool) -> None:
+        """Let go; what a pull that did not end *well* has made is collected at once."""
+        if self._client is None:
+            return
+        try:
+            if self._lease:
+                self._client.end_lease(self._lease, collect=not well)
+        except ContainerdError as exc:
+            logger.warning("a lease stays for a day lease=%s: %s", self._lease, exc)
+        finally:
+            self._client.close()
+
+    def pull(self, pulled: Pulled, report: Callable[[str], None]) -> None:
+        """Do it, saying how it goes.
 
         Raises ContainerdError, MountFailed, and what reading a layer does.
         """
-        expires = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + _LEASE))
-        lease = f"naiad-pull-{secrets.token_hex(8)}"
-        with (
-            Client(self._address, namespace) as client,
-            client.leased(lease, expires),
-            ThreadPoolExecutor(_DOCUMENTS) as beside,
-        ):
+        client = self._client
+        assert client is not None, "it has begun"
+        with ThreadPoolExecutor(_DOCUMENTS) as beside:
             # containerd brings each to the disk, which takes as long as everything else.
             documents = [beside.submit(put) for put in self._documents(client, pulled)]
             for index in range(len(pulled.plan.layers)):

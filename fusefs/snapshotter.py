@@ -186,7 +186,7 @@ class Snapshotter:
         if snapshot.is_ordinary:
             await trio.to_thread.run_sync(self._layers.remove, snapshot)
         elif snapshot.image:
-            await self._release(snapshot.image)
+            await self.let_go(snapshot.image)
         await self._stored(self._store.replenish)
 
     async def cleanup(self) -> None:
@@ -248,7 +248,8 @@ class Snapshotter:
                     continue
         return True
 
-    async def _release(self, image: str) -> None:
+    async def let_go(self, image: str) -> None:
+        """Have a lazily loaded image unmounted, if no snapshot needs it."""
         if image not in await self.images():
             await self._images.release(image)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import grpc
 
@@ -71,36 +70,22 @@ class Client:
         )
         self._metadata: tuple[tuple[str, str | bytes], ...] = (("containerd-namespace", namespace),)
 
-    def __enter__(self) -> Self:
-        """Return the client."""
-        return self
+    def lease(self, name: str, expires: str) -> None:
+        """Keep what is made from now on from being collected before it has a name.
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close the connection."""
-        self._channel.close()
-
-    @contextmanager
-    def leased(self, name: str, expires: str) -> Iterator[None]:
-        """Keep what is made in the block from being collected before it has a name.
-
-        What a block that fails has made is collected at once. The lease *name* ends by itself at
-        *expires*, a time as RFC 3339 writes it.
+        The lease *name* ends by itself at *expires*, a time as RFC 3339 writes it.
         """
         self._call("leases.v1.Leases/Create", Lease(name, {"containerd.io/gc.expire": expires}))
-        before = self._metadata
-        self._metadata = (*before, ("containerd-lease", name))
-        ended_well = False
-        try:
-            yield
-            ended_well = True
-        finally:
-            self._metadata = before
-            self._call("leases.v1.Leases/Delete", DeleteLease(name, sync=not ended_well))
+        self._metadata = (*self._metadata, ("containerd-lease", name))
+
+    def end_lease(self, name: str, *, collect: bool) -> None:
+        """End it; *collect* at once what has no name."""
+        self._metadata = self._metadata[:1]
+        self._call("leases.v1.Leases/Delete", DeleteLease(name, sync=collect))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._channel.close()
 
     def put_content(self, descriptor: Descriptor, parts: Iterable[bytes], labels: Labels) -> None:
         """Store content, unless it is there; then only its labels are set."""

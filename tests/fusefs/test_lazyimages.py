@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,9 @@ class TableSources:
         if self._fault:
             raise self._fault
         return BOOTSTRAP
+
+    async def check(self, bootstrap: Digest) -> None:
+        assert bootstrap == BOOTSTRAP
 
 
 class NotedMounter:
@@ -298,14 +302,78 @@ def test_a_config_of_another_number_of_layers_is_corrupt() -> None:
         Plan(REFERENCE, MANIFEST_DIGEST, LAYERS, DIFF_IDS[:2])
 
 
-async def test_the_bootstrap_is_on_its_way_before_its_layer_is_asked_for(
+IMAGE = LazyImage("registry.example/app", str(MANIFEST_DIGEST), str(BOOTSTRAP))
+
+
+class Noted:
+    """Notes what is to be let go."""
+
+    def __init__(self) -> None:
+        self.gone: list[str] = []
+
+    async def __call__(self, image: str) -> None:
+        self.gone.append(image)
+
+
+async def test_an_expected_image_is_mounted_before_its_layer_is_asked_for_and_not_again(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
-    sources = TableSources()
-    images = RegistryImages(sources, NotedMounter(), nursery)
+    sources, mounter, let_go = TableSources(), NotedMounter(delay=2), Noted()
+    images = RegistryImages(sources, mounter, nursery)
     images.introduce(REFERENCE, Credential("puller", "hush"))
-    images.expect(PLAN)
+    async with images.expected(PLAN, let_go):
+        await trio.testing.wait_all_tasks_blocked()
+        assert sources.asked == [("bootstrap", Credential("puller", "hush"))]
+        assert await images.offer(CHAINS[0], [], labels(DATA_MARK)) == DATA
+        text = await images.offer(CHAINS[2], [lent(CHAINS[1])], labels(BOOTSTRAP_MARK))
+        assert text == IMAGE.encode()
+        assert mounter.mounted == [(IMAGE, Credential("puller", "hush"))]
+        assert let_go.gone == []
     await trio.testing.wait_all_tasks_blocked()
-    assert sources.asked == [("bootstrap", Credential("puller", "hush"))]
-    assert await images.offer(CHAINS[0], [], labels(DATA_MARK)) == DATA
-    assert [what for what, _ in sources.asked if what.startswith("plan")] == []
+    assert [what for what, _ in sources.asked] == ["bootstrap"], "asked once, and no plan"
+    assert let_go.gone == [text]
+
+
+async def test_an_expected_image_is_unmounted_only_when_the_last_pull_of_it_is_over(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    mounter, let_go = NotedMounter(), Noted()
+    images = RegistryImages(TableSources(), mounter, nursery)
+    with suppress(Unreachable):
+        async with images.expected(PLAN, let_go):
+            with suppress(Corrupt):
+                async with images.expected(PLAN, let_go):
+                    await trio.testing.wait_all_tasks_blocked()
+                    raise Corrupt("one pull fails")
+            await images.release(IMAGE.encode())
+            assert mounter.mounted == [(IMAGE, None)]
+            assert let_go.gone == []
+            raise Unreachable("and so does the other")
+    await trio.testing.wait_all_tasks_blocked()
+    assert let_go.gone == [IMAGE.encode()]
+    await images.release(IMAGE.encode())
+    assert mounter.mounted == []
+
+
+async def test_an_expected_image_that_is_slow_to_come_is_let_go_when_it_has_come(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    mounter, let_go = NotedMounter(delay=10), Noted()
+    images = RegistryImages(TableSources(), mounter, nursery)
+    async with images.expected(PLAN, let_go):
+        await trio.sleep(1)
+    assert let_go.gone == []
+    await trio.sleep(10)
+    assert let_go.gone == [IMAGE.encode()]
+
+
+async def test_an_expected_image_that_cannot_be_had_is_an_error_where_it_is_asked_for(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    sources, let_go = TableSources(fault=Unreachable("the registry is away")), Noted()
+    images = RegistryImages(sources, NotedMounter(), nursery)
+    async with images.expected(PLAN, let_go):
+        with pytest.raises(MountFailed, match="the registry is away"):
+            await images.offer(CHAINS[2], [lent(CHAINS[1])], labels(BOOTSTRAP_MARK))
+    await trio.testing.wait_all_tasks_blocked()
+    assert let_go.gone == []
