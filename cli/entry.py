@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fusefs.early import Early
 
 
 def main() -> None:
     """Load the command line and run it."""
     try:
+        early = _early()
         if sys.argv[1:2] == ["pull"]:
             from .quick import pulled
 
@@ -17,4 +22,17 @@ def main() -> None:
         from .main import main as run
     except KeyboardInterrupt:
         sys.exit(130)
-    run(prog_name="naiad")
+    try:
+        run(prog_name="naiad", obj=early)
+    finally:
+        if early is not None:
+            early.discard()
+
+
+def _early() -> Early | None:
+    """Return the daemon that a mount has begun with."""
+    if sys.argv[1:2] != ["mount"]:
+        return None
+    from .early import begin, is_early
+
+    return begin() if is_early(sys.argv[1:], os.environ) else None

@@ -8,13 +8,10 @@ the session answers.
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-
-import msgspec
 
 from fusefs.errors import FusefsError
 from fusefs.keeper import MountSpec
@@ -24,14 +21,14 @@ from fusefs.state import StateRoot
 from fusefs.supervisor import Handoff
 
 from .logs import to_file
-from .setup import GalleryRequest
+from .setup import GalleryRequest, decoded, encoded
 
 NAME = "images of the snapshotter"
 
 
 def words(mountpoint: Path, request: GalleryRequest, state: Path | None, level: str) -> list[str]:
     """Return the command that starts a session."""
-    text = msgspec.json.encode(request, enc_hook=os.fspath).decode()
+    text = encoded(request)
     return [sys.executable, "-m", __name__, str(mountpoint), text, str(state or ""), level]
 
 
@@ -39,8 +36,7 @@ def main(arguments: list[str]) -> int:
     """Start a session; what goes wrong is a line on stderr."""
     place, text, state, level = arguments
     mountpoint, root = resolved(Path(place)), Path(state) if state else None
-    request = msgspec.json.decode(text, type=GalleryRequest, dec_hook=_path)
-    request = replace(request, folder=StateRoot(root).folder(mountpoint).path)
+    request = replace(decoded(text, GalleryRequest), folder=StateRoot(root).folder(mountpoint).path)
     spec = MountSpec(
         image=NAME,
         mountpoint=mountpoint,
@@ -60,10 +56,6 @@ def main(arguments: list[str]) -> int:
 
 def _daemon(request: GalleryRequest, handoff: Handoff) -> None:
     importlib.import_module("cli.gallerydaemon").run(handoff, request)
-
-
-def _path(kind: type, value: str) -> object:
-    return kind(value)
 
 
 if __name__ == "__main__":

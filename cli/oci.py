@@ -204,7 +204,7 @@ def bootstrap_layer(found: Manifest) -> Descriptor:
 def unpack_bootstrap(packed: IO[bytes], out: BinaryIO) -> None:
     """Write the bootstrap in the tar *packed* to *out*; raises BadImage."""
     try:
-        with tarfile.open(fileobj=packed, mode="r|*") as tar:
+        with tarfile.open(fileobj=packed, mode="r|*", bufsize=_STEP) as tar:
             for _ in range(_MEMBERS):
                 member = tar.next()
                 if member is None:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import enum
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+import msgspec
 
 from chunkstore import Digest
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,14 @@ class MountRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class DaemonRequest:
+    """What the daemon is told that was forked before it was known what is to be mounted."""
+
+    mount: MountRequest
+    log_level: str
+
+
+@dataclass(frozen=True, slots=True)
 class Registries:
     """How registries are spoken to."""
 
@@ -127,3 +141,17 @@ class SnapshotterRequest:
     containerd: Path
     """containerd's own socket, for pulls."""
     log_level: str
+
+
+def encoded(request: object) -> str:
+    """Return one of these as text, for a process of its own."""
+    return msgspec.json.encode(request, enc_hook=os.fspath).decode()
+
+
+def decoded(text: str, kind: type[T]) -> T:
+    """Read what `encoded` wrote."""
+    return msgspec.json.decode(text, type=kind, dec_hook=_path)
+
+
+def _path(kind: type, value: str) -> object:
+    return kind(value)

@@ -1,10 +1,10 @@
 """Expected: images that are mounted ahead, because whoever pulls them has told us of them.
 
-Their layers are asked for one by one, and it is the last that needs the image mounted; by then it
-is. Between the mount and the snapshot that is to keep it nothing but the pull does, so nobody else
-may have it unmounted meanwhile; and when the pull is over, it goes if no snapshot came.
+Their layers are asked for one by one, and the last needs no more than that it is known what the
+image is; it is the first container that needs it mounted, and by then it is. Until the pull is over
+nobody may have the image unmounted, which no snapshot keeps yet; then it goes if none came.
 
-Tasks: one per image, in the nursery that is passed, as long as it is pulled.
+Tasks: one per image, in the nursery that is passed, as long as it is pulled and is being mounted.
 """
 
 from __future__ import annotations
@@ -27,11 +27,18 @@ logger = logging.getLogger(__name__)
 Name = tuple[str, str]
 """Repository and manifest."""
 
-Mount = Callable[[], Awaitable[str]]
-"""Mounts an image and returns what the store calls it."""
-
 LetGo = Callable[[str], Awaitable[None]]
 """Has an image unmounted that no snapshot needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is to be done with an image; each raises as its own errors say."""
+
+    find: Callable[[], Awaitable[str]]
+    """Returns what the store calls it."""
+    mount: Callable[[str], Awaitable[None]]
+    let_go: LetGo
 
 
 @dataclass(slots=True)
@@ -39,10 +46,12 @@ class Pulled:
     """An image that is being pulled."""
 
     credential: Credential | None
+    image: str = ""
+    """What it is, once that was found."""
+    known: trio.Event = field(default_factory=trio.Event)
+    """It was found, or not."""
     done: trio.Event = field(default_factory=trio.Event)
     """It was mounted, or not."""
-    image: str = ""
-    """What is mounted."""
     count: int = 0
     """Pulls."""
     over: trio.Event = field(default_factory=trio.Event)
@@ -60,41 +69,53 @@ class Expected:
     def __contains__(self, name: object) -> bool:
         return name in self._pulled
 
-    async def mounted(self, name: Name, credential: Credential | None) -> str:
-        """Wait for an image that is expected; empty where it is not, or not by *credential*."""
+    async def found(self, name: Name, credential: Credential | None) -> str:
+        """Wait until it is known what an expected image is, and return that.
+
+        Empty where it is not expected, not to be had, or not by *credential*.
+        """
         pulled = self._pulled.get(name)
         if pulled is None:
             return ""
-        await pulled.done.wait()
+        await pulled.known.wait()
         return pulled.image if pulled.credential == credential else ""
+
+    async def settled(self, name: Name) -> None:
+        """Wait until an image is mounted, or was not to be, if it is expected."""
+        if name in self._pulled:
+            await self._pulled[name].done.wait()
 
     @asynccontextmanager
     async def pulled(
-        self, name: Name, credential: Credential | None, mount: Mount, let_go: LetGo
+        self, name: Name, credential: Credential | None, work: Work
     ) -> AsyncIterator[None]:
-        """Have an image mounted while the block lasts, and told to *let_go* after that."""
+        """Have an image found and mounted while the block lasts, and let go after that."""
         pulled = self._pulled.get(name)
         if pulled is None:
             pulled = self._pulled[name] = Pulled(credential)
-            self._nursery.start_soon(self._ahead, pulled, mount, let_go)
+            self._nursery.start_soon(self._ahead, name, pulled, work)
         pulled.count += 1
         try:
             yield
         finally:
             pulled.count -= 1
-            if not pulled.count:
-                del self._pulled[name]
-                pulled.over.set()
+            pulled.over.set()
 
-    async def _ahead(self, pulled: Pulled, mount: Mount, let_go: LetGo) -> None:
+    async def _ahead(self, name: Name, pulled: Pulled, work: Work) -> None:
         try:
             with trio.move_on_after(self._patience):
-                pulled.image = await mount()
+                pulled.image = await work.find()
+                pulled.known.set()
+                await work.mount(pulled.image)
         except (MountFailed, ChunkstoreError, RafsError, OSError) as exc:
             # Whoever needs it tries again, and is told.
             logger.info("not mounted ahead: %s", exc)
         finally:
+            pulled.known.set()
             pulled.done.set()
-        await pulled.over.wait()
+        while pulled.count:
+            pulled.over = trio.Event()
+            await pulled.over.wait()
+        del self._pulled[name]
         if pulled.image:
-            await let_go(pulled.image)
+            await work.let_go(pulled.image)

@@ -193,6 +193,10 @@ class Gallery:
         if not self._changing[name].statistics().tasks_waiting:
             self._changing.pop(name, None)
 
+    def shows(self, image: LazyImage) -> bool:
+        """Say whether *image* is mounted."""
+        return image.name in self._trees
+
     def tree(self, image: LazyImage) -> Path:
         """Return where *image* is; raises MountFailed."""
         tree = self._trees.get(image.name)

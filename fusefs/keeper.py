@@ -14,9 +14,11 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from .child import start_time
 from .device import Device
+from .early import READY, Early
 from .erofs import obstacle
 from .errors import FusefsError, GivenUp, KernelRefuses, MountFailed
 from .hidden import HiddenDevice
@@ -26,8 +28,6 @@ from .state import Folder, Record
 from .supervisor import SIGNALS, Daemon, Limits, Supervisor
 
 logger = logging.getLogger(__name__)
-
-_READY = b"ready"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,8 @@ class Keeper:
     options: Options
     folder: Folder
     control: socket.socket
+    early: Early | None = None
+    """A daemon that is forked already, while a command waits for this process."""
 
     def keep(self, daemon: Daemon, ready: Callable[[], None], private: Sequence[int] = ()) -> None:
         """Mount, call *ready*, and return when it has been unmounted; raises MountFailed."""
@@ -114,7 +116,8 @@ class Keeper:
             self.folder.write(self._record(device.shown))
             ready()
 
-        supervisor = Supervisor(device, self.control, daemon, self.spec.limits, driver)
+        limits = self.spec.limits
+        supervisor = Supervisor(device, self.control, daemon, limits, driver, self.early)
         supervisor.run(shown, private)
 
     def _record(self, shown: Shown) -> Record:
@@ -125,7 +128,14 @@ class Keeper:
         return Record(mountpoint, spec.image, shown.driver, reason, me, started)
 
     def keep_in_background(self, daemon: Daemon) -> None:
-        """Fork a process that keeps the mount, and return when it answers; raises MountFailed."""
+        """Fork a process that keeps the mount, and return when it answers; raises MountFailed.
+
+        Be that process, and never return, where a command waits for this one.
+        """
+        if self.early is not None:
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            self.early.log = os.fspath(self.folder.log)
+            self._be_background(daemon, self.early.told)
         heard, told = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -142,18 +152,18 @@ class Keeper:
             except KeyboardInterrupt:
                 os.kill(pid, signal.SIGTERM)
                 raise
-        if said != _READY:
+        if said != READY:
             why = said.decode(errors="replace") or "its supervisor died"
             raise MountFailed(why)
 
-    def _be_background(self, daemon: Daemon, told: int) -> None:
+    def _be_background(self, daemon: Daemon, told: int) -> NoReturn:
         """Become the background process; never returns."""
         code = 1
         try:
             self._leave_terminal()
 
             def ready() -> None:
-                os.write(told, _READY)
+                os.write(told, READY)
                 os.close(told)
 
             self.keep(daemon, ready, [told])

@@ -31,7 +31,7 @@ from rafs import RafsError
 
 from .containerd.messages import Labels
 from .errors import MountFailed
-from .expected import Expected, LetGo, Name
+from .expected import Expected, LetGo, Name, Work
 from .snapshots import DATA, Snapshot, Usage
 from .snapshotter import TARGET
 
@@ -155,6 +155,10 @@ class Mounter(Protocol):
         """Have it mounted no more."""
         ...
 
+    def shows(self, image: LazyImage) -> bool:
+        """Say whether it is mounted."""
+        ...
+
     def tree(self, image: LazyImage) -> Path:
         """Return where it is mounted; raises MountFailed where it is not."""
         ...
@@ -195,22 +199,40 @@ class RegistryImages:
     async def expected(self, plan: Plan, let_go: LetGo) -> AsyncIterator[None]:
         """Mount the image of *plan* while the block has its layers prepared one by one.
 
-        In the end *let_go* is told of it: no snapshot may need it.
+        After that *let_go* is told of it: no snapshot may need it.
         """
         if not plan.layers or plan.layers[-1].annotation(BOOTSTRAP_MARK) != "true":
             yield
             return
         self._keep(plan)
         credential = self._known(plan.reference)
-        mount = partial(self._mounted, plan, credential)
-        async with self._expected.pulled(_named(plan), credential, mount, let_go):
+        work = Work(
+            find=partial(self._image, plan, credential),
+            mount=partial(self._mount, credential=credential),
+            let_go=let_go,
+        )
+        async with self._expected.pulled(_named(plan), credential, work):
             yield
 
-    async def _mounted(self, plan: Plan, credential: Credential | None) -> str:
+    async def _image(self, plan: Plan, credential: Credential | None) -> str:
         bootstrap = await self._sources.bootstrap(plan, credential)
-        image = LazyImage(_repository(plan.reference), str(plan.manifest), str(bootstrap))
-        await self._mounter.mount(image, credential)
-        return image.encode()
+        return LazyImage(*_named(plan), str(bootstrap)).encode()
+
+    async def _mount(self, image: str, credential: Credential | None) -> None:
+        await self._mounter.mount(LazyImage.decode(image), credential)
+
+    async def ready(self, image: str) -> None:
+        """Have *image* mounted, which may be coming, or could not be had when it was to be."""
+        found = LazyImage.decode(image)
+        try:
+            with trio.fail_after(_DEADLINE):
+                await self._expected.settled((found.repository, found.manifest))
+                if not self._mounter.shows(found):
+                    await self._mount(image, self._known(found.reference))
+        except trio.TooSlowError as exc:
+            raise MountFailed(f"{found.reference}: not mounted in {_DEADLINE:g} s") from exc
+        except (ChunkstoreError, RafsError) as exc:
+            raise MountFailed(f"{found.reference}: {exc}") from exc
 
     async def offer(self, target: str, parents: Sequence[Snapshot], labels: Labels) -> str | None:
         """Return the image of the layer that *labels* describe, mounted.
@@ -241,11 +263,13 @@ class RegistryImages:
             if not parents and name not in self._expected:
                 self._bring(plan, asked.credential)
             return DATA
-        if image := await self._expected.mounted(name, asked.credential):
+        if image := await self._expected.found(name, asked.credential):
             return image
         if (coming := self._bringing.get(str(plan.manifest))) is not None:
             await coming.wait()
-        return await self._mounted(plan, asked.credential)
+        image = await self._image(plan, asked.credential)
+        await self._mount(image, asked.credential)
+        return image
 
     def _known(self, reference: Reference) -> Credential | None:
         return self._introduced.get(_repository(reference))

@@ -22,6 +22,7 @@ from pathlib import Path
 import msgspec
 
 from .control import Command, ask
+from .early import Early
 from .errors import Declined, FusefsError, MountFailed, NoAnswer, NotMounted
 from .keeper import Keeper, MountSpec
 from .kernel import KIND
@@ -62,11 +63,13 @@ class MountState:
     log: Path
 
 
-def run_mount(spec: MountSpec, daemon: Daemon) -> None:
+def run_mount(spec: MountSpec, daemon: Daemon, early: Early | None = None) -> None:
     """Mount and return when the mount answers, or, in the foreground, when it has ended.
 
     *daemon* is called in a process forked from this one, which must have one thread and no event
     loop, and again in another one whenever that has died. Raises MountFailed.
+
+    With *early* this process becomes the supervisor of that daemon, and ends as such.
     """
     options = Options.parse(spec.options)
     mountpoint = _mountpoint(spec.mountpoint)
@@ -77,7 +80,7 @@ def run_mount(spec: MountSpec, daemon: Daemon) -> None:
         folder.path.mkdir(mode=0o700)
         control = folder.listen()
     with control:
-        keeper = Keeper(spec, mountpoint, options, folder, control)
+        keeper = Keeper(spec, mountpoint, options, folder, control, early)
         if spec.foreground:
             keeper.keep(daemon, lambda: logger.info("mounted at %s", mountpoint))
         else:

@@ -59,6 +59,10 @@ class LazyImages(Protocol):
         """
         ...
 
+    async def ready(self, image: str) -> None:
+        """Have *image* mounted, if it is not yet; raises MountFailed."""
+        ...
+
     def tree(self, image: str) -> Path:
         """Return where *image* is mounted."""
         ...
@@ -78,6 +82,9 @@ class NoImages:
     async def offer(self, target: str, parents: Sequence[Snapshot], labels: Labels) -> str | None:
         """Have every layer unpacked."""
         return None
+
+    async def ready(self, image: str) -> None:
+        """Do nothing."""
 
     def tree(self, image: str) -> Path:
         """Refuse: nothing is mounted."""
@@ -141,6 +148,7 @@ class Snapshotter:
         snapshot, parents = await self._stored(lambda: (self._get(key), self._store.parents(key)))
         if snapshot.kind is Kind.COMMITTED:
             raise NotInThisState(f"snapshot {key!r} is committed: it has no mounts")
+        await self._ready(parents)
         return self._mounts(snapshot, parents)
 
     async def commit(self, key: str, name: str, parent: str, labels: Labels) -> None:
@@ -202,6 +210,7 @@ class Snapshotter:
     async def _create(self, wanted: Wanted) -> tuple[Mount, ...]:
         parents = await self._stored(self._parents_of, wanted.parent)
         check_base(parents)
+        await self._ready(parents)
         owner = await self._owner(self._trees(parents))
         made = await self._stored(
             self._store.insert,
@@ -209,6 +218,13 @@ class Snapshotter:
             lambda snapshot: self._layers.make(snapshot, owner),
         )
         return self._mounts(made, parents)
+
+    async def _ready(self, parents: Sequence[Snapshot]) -> None:
+        """Have the image mounted that a stack stands on."""
+        for parent in parents:
+            if parent.image is not None and parent.image != DATA:
+                await self._images.ready(parent.image)
+                return
 
     async def _owner(self, trees: Sequence[Path]) -> tuple[int, int] | None:
         """Return who owns the topmost tree, which may be an image whose daemon does not answer."""

@@ -24,6 +24,7 @@ from functools import partial
 
 from .child import TICK, Child, describe, is_outside, start
 from .device import Device
+from .early import Early
 from .errors import FusefsError, GivenUp, KernelRefuses, MountFailed
 from .kernel import resends
 from .restarts import Death, Restarts
@@ -82,8 +83,12 @@ class Supervisor:
         daemon: Daemon,
         limits: Limits,
         driver: str = "fuse",
+        early: Early | None = None,
     ) -> None:
-        """Serve *device* by *daemon*; callers of *control*, which listens, wait over restarts."""
+        """Serve *device* by *daemon*; callers of *control*, which listens, wait over restarts.
+
+        *early* is the first daemon, if that is forked already.
+        """
         self._device = device
         self._driver = driver
         self._control = control
@@ -94,7 +99,8 @@ class Supervisor:
         self._private: Sequence[int] = ()
         """Handles that the first daemon may not inherit; closed when it is ready."""
         self._wakeup: Sequence[int] = ()
-        self._vitals = Vitals()
+        self._early = early
+        self._vitals = (early and early.vitals) or Vitals()
         self._restarts = Restarts()
         self._last_death = ""
         self._child: Child | None = None
@@ -141,7 +147,16 @@ class Supervisor:
         self._vitals.begin(now)
         with self._device.init_socket() as init:
             close = [*self._private, *self._wakeup, *self._device.private]
-            self._child = start(lambda channel: self._serve(init, channel), close)
+            self._child = self._handed(init) or start(
+                lambda channel: self._serve(init, channel), close
+            )
+
+    def _handed(self, init: socket.socket) -> Child | None:
+        """Have the daemon serve that is forked already, if there is one."""
+        if self._early is None:
+            return None
+        handles = (self._device.handle, init.fileno(), self._control.fileno())
+        return self._early.hand(handles, self._driver)
 
     def _serve(self, init: socket.socket, channel: socket.socket) -> None:
         """Be the daemon, in its process."""

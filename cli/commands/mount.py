@@ -29,7 +29,8 @@ from cli.options import (
     state_option,
 )
 from cli.precheck import Precheck
-from cli.setup import Membership, MountRequest, Prefetch, Setup
+from cli.setup import DaemonRequest, Membership, MountRequest, Prefetch, Setup, encoded
+from fusefs.early import Early
 from fusefs.errors import MountFailed
 from fusefs.keeper import MountSpec
 from fusefs.mount import run_mount
@@ -108,6 +109,7 @@ def command(ctx: click.Context, image: str, mountpoint: Path, **told: Unpack[_To
         raise click.UsageError("--allow and --ignore choose among a hub's files: hf:ORG/NAME")
     driver, reason = _driver(image, told)
     level = str(ctx.find_root().params["log_level"])
+    log_level = "debug" if level == "debug" else "info"
     spec = MountSpec(
         image=shown(image),
         mountpoint=mountpoint,
@@ -115,7 +117,7 @@ def command(ctx: click.Context, image: str, mountpoint: Path, **told: Unpack[_To
         driver=driver,
         driver_reason=reason,
         foreground=told["foreground"],
-        set_up_log=partial(to_file, level="debug" if level == "debug" else "info"),
+        set_up_log=partial(to_file, level=log_level),
         state=told["state"],
     )
     request = MountRequest(
@@ -129,7 +131,10 @@ def command(ctx: click.Context, image: str, mountpoint: Path, **told: Unpack[_To
         mountpoint=mountpoint.absolute(),
         hf_cache=told["hf_cache"] and told["hf_cache"].absolute(),
     )
-    run_mount(spec, lambda handoff: _daemon(handoff, request))
+    early = ctx.find_object(Early)
+    if early is not None:
+        early.work = encoded(DaemonRequest(request, log_level))
+    run_mount(spec, lambda handoff: _daemon(handoff, request), early)
 
 
 def _driver(image: str, told: _Told) -> tuple[str, str]:

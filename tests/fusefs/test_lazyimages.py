@@ -77,18 +77,25 @@ class TableSources:
 
 
 class NotedMounter:
-    """Notes what it is asked to mount; takes *delay* seconds."""
+    """Notes what it is asked to mount; takes *delay* seconds, and fails *failures* times."""
 
-    def __init__(self, delay: float = 0.0) -> None:
+    def __init__(self, delay: float = 0.0, failures: int = 0) -> None:
         self.mounted: list[tuple[LazyImage, Credential | None]] = []
         self._delay = delay
+        self._failures = failures
 
     async def mount(self, image: LazyImage, credential: Credential | None) -> None:
         await trio.sleep(self._delay)
+        if self._failures:
+            self._failures -= 1
+            raise MountFailed("no session")
         self.mounted.append((image, credential))
 
     async def unmount(self, image: LazyImage) -> None:
         self.mounted = [one for one in self.mounted if one[0] != image]
+
+    def shows(self, image: LazyImage) -> bool:
+        return any(one == image for one, _ in self.mounted)
 
     def tree(self, image: LazyImage) -> Path:
         return Path(image.name)
@@ -315,7 +322,7 @@ class Noted:
         self.gone.append(image)
 
 
-async def test_an_expected_image_is_mounted_before_its_layer_is_asked_for_and_not_again(
+async def test_an_expected_image_is_mounted_while_its_layers_are_asked_for_and_not_again(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     sources, mounter, let_go = TableSources(), NotedMounter(delay=2), Noted()
@@ -327,6 +334,8 @@ async def test_an_expected_image_is_mounted_before_its_layer_is_asked_for_and_no
         assert await images.offer(CHAINS[0], [], labels(DATA_MARK)) == DATA
         text = await images.offer(CHAINS[2], [lent(CHAINS[1])], labels(BOOTSTRAP_MARK))
         assert text == IMAGE.encode()
+        assert mounter.mounted == [], "its layer need not wait for that"
+        await images.ready(text)
         assert mounter.mounted == [(IMAGE, Credential("puller", "hush"))]
         assert let_go.gone == []
     await trio.testing.wait_all_tasks_blocked()
@@ -377,3 +386,27 @@ async def test_an_expected_image_that_cannot_be_had_is_an_error_where_it_is_aske
             await images.offer(CHAINS[2], [lent(CHAINS[1])], labels(BOOTSTRAP_MARK))
     await trio.testing.wait_all_tasks_blocked()
     assert let_go.gone == []
+
+
+async def test_an_image_that_could_not_be_mounted_is_tried_anew_when_it_is_needed(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    mounter, let_go = NotedMounter(failures=2), Noted()
+    images = RegistryImages(TableSources(), mounter, nursery)
+    async with images.expected(PLAN, let_go):
+        text = await images.offer(CHAINS[2], [lent(CHAINS[1])], labels(BOOTSTRAP_MARK))
+    assert text is not None
+    with pytest.raises(MountFailed, match="no session"):
+        await images.ready(text)
+    await images.ready(text)
+    assert mounter.mounted == [(IMAGE, None)]
+
+
+async def test_an_image_that_does_not_come_is_not_waited_for_without_end(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    images = RegistryImages(TableSources(), NotedMounter(delay=1000), nursery)
+    started = trio.current_time()
+    with pytest.raises(MountFailed, match="not mounted in 60 s"):
+        await images.ready(IMAGE.encode())
+    assert trio.current_time() - started == 60
