@@ -15,7 +15,8 @@ from chunkstore.origins.images import Images
 from chunkstore.origins.manifest import NYDUS_FEATURE, Document, Index, Manifest, Platform
 from chunkstore.origins.reference import Reference
 from fusefs.expected import LetGo
-from fusefs.lazyimages import Plan, RegistryImages
+from fusefs.lazyimages import RegistryImages
+from fusefs.plan import Plan
 from fusefs.puller import Pulled, Puller
 from fusefs.pullservice import PullRequest, Say
 

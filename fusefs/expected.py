@@ -39,6 +39,8 @@ class Work:
     """Returns what the store calls it."""
     mount: Callable[[str], Awaitable[None]]
     let_go: LetGo
+    is_quick: Callable[[], bool]
+    """Says whether the pull may go on before it is mounted."""
 
 
 @dataclass(slots=True)
@@ -49,7 +51,7 @@ class Pulled:
     image: str = ""
     """What it is, once that was found."""
     known: trio.Event = field(default_factory=trio.Event)
-    """It was found, or not."""
+    """It was found, and a pull may go on with that; or not."""
     done: trio.Event = field(default_factory=trio.Event)
     """It was mounted, or not."""
     count: int = 0
@@ -105,7 +107,8 @@ class Expected:
         try:
             with trio.move_on_after(self._patience):
                 pulled.image = await work.find()
-                pulled.known.set()
+                if work.is_quick():
+                    pulled.known.set()
                 await work.mount(pulled.image)
         except (MountFailed, ChunkstoreError, RafsError, OSError) as exc:
             # Whoever needs it tries again, and is told.

@@ -95,6 +95,8 @@ class Gallery:
         self._mountpoint = resolved(self._mountpoint)
         self._state = state
         self._launch = launch
+        self.is_lazy = True
+        """There was a session when one was needed last."""
         self._starting = trio.Lock()
         self._changing: defaultdict[str, trio.Lock] = defaultdict(trio.Lock)
         self._shown: dict[str, Showing] = {}
@@ -223,8 +225,10 @@ class Gallery:
         async with self._starting:
             if await trio.to_thread.run_sync(self._is_alive):
                 return
+            self.is_lazy = False
             await trio.to_thread.run_sync(self._clear)
             await self._launch(self._mountpoint)
+            self.is_lazy = True
             for name, showing in list(self._shown.items()):
                 self._trees[name] = await self._show(showing)
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import OrderedDict, defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -23,15 +23,15 @@ from typing import Protocol
 import msgspec
 import trio
 
-from chunkstore import ChunkstoreError, Corrupt, Digest, Malformed
+from chunkstore import ChunkstoreError, Digest, Malformed
 from chunkstore.origins.credentials import Credential
-from chunkstore.origins.manifest import Descriptor
 from chunkstore.origins.reference import Reference
 from rafs import RafsError
 
 from .containerd.messages import Labels
 from .errors import MountFailed
 from .expected import Expected, LetGo, Name, Work
+from .plan import Plan
 from .snapshots import DATA, Snapshot, Usage
 from .snapshotter import TARGET
 
@@ -86,43 +86,6 @@ class LazyImage(msgspec.Struct, frozen=True):
         return Reference.parse(f"{self.repository}@{self.manifest}")
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What an image is made of, as its manifest and config say, each read by its digest."""
-
-    reference: Reference
-    manifest: Digest
-    layers: Sequence[Descriptor]
-    diff_ids: Sequence[str]
-    chains: Mapping[str, int] = field(init=False)
-    """Index of a layer by its chain id."""
-
-    def __post_init__(self) -> None:
-        if len(self.layers) != len(self.diff_ids):
-            raise Corrupt(
-                f"{self.reference}: {len(self.layers)} layers, and the config has "
-                f"{len(self.diff_ids)} diff ids"
-            )
-        found = {chain: number for number, chain in enumerate(chain_ids(self.diff_ids))}
-        object.__setattr__(self, "chains", found)
-
-    def chain(self, index: int) -> str:
-        """Return the chain id of the layers up to *index*."""
-        return next(chain for chain, number in self.chains.items() if number == index)
-
-
-def chain_ids(diff_ids: Sequence[str]) -> list[str]:
-    """Return the chain id of each layer (OCI image-spec, "Layer ChainID")."""
-    chains: list[str] = []
-    for diff_id in diff_ids:
-        if chains:
-            text = f"{chains[-1]} {diff_id}"
-            chains.append(f"sha256:{hashlib.sha256(text.encode()).hexdigest()}")
-        else:
-            chains.append(diff_id)
-    return chains
-
-
 class Sources(Protocol):
     """Where images are looked up."""
 
@@ -146,6 +109,11 @@ class Sources(Protocol):
 
 class Mounter(Protocol):
     """What shows images as trees of files."""
+
+    @property
+    def is_lazy(self) -> bool:
+        """Say whether it takes but a moment, as far as is known: nothing is unpacked for it."""
+        ...
 
     async def mount(self, image: LazyImage, credential: Credential | None) -> None:
         """Have *image* mounted; nothing where it is. Raises MountFailed."""
@@ -210,6 +178,7 @@ class RegistryImages:
             find=partial(self._image, plan, credential),
             mount=partial(self._mount, credential=credential),
             let_go=let_go,
+            is_quick=lambda: self._mounter.is_lazy,
         )
         async with self._expected.pulled(_named(plan), credential, work):
             yield
@@ -224,15 +193,10 @@ class RegistryImages:
     async def ready(self, image: str) -> None:
         """Have *image* mounted, which may be coming, or could not be had when it was to be."""
         found = LazyImage.decode(image)
-        try:
-            with trio.fail_after(_DEADLINE):
-                await self._expected.settled((found.repository, found.manifest))
-                if not self._mounter.shows(found):
-                    await self._mount(image, self._known(found.reference))
-        except trio.TooSlowError as exc:
-            raise MountFailed(f"{found.reference}: not mounted in {_DEADLINE:g} s") from exc
-        except (ChunkstoreError, RafsError) as exc:
-            raise MountFailed(f"{found.reference}: {exc}") from exc
+        with _in_time(found.reference):
+            await self._expected.settled((found.repository, found.manifest))
+            if not self._mounter.shows(found):
+                await self._mount(image, self._known(found.reference))
 
     async def offer(self, target: str, parents: Sequence[Snapshot], labels: Labels) -> str | None:
         """Return the image of the layer that *labels* describe, mounted.
@@ -244,13 +208,8 @@ class RegistryImages:
             return None
         if asked.credential is None:
             asked = replace(asked, credential=self._known(asked.reference))
-        try:
-            with trio.fail_after(_DEADLINE):
-                return await self._offer(asked, target, parents)
-        except trio.TooSlowError as exc:
-            raise MountFailed(f"{asked.reference}: not mounted in {_DEADLINE:g} s") from exc
-        except (ChunkstoreError, RafsError) as exc:
-            raise MountFailed(f"{asked.reference}: {exc}") from exc
+        with _in_time(asked.reference):
+            return await self._offer(asked, target, parents)
 
     async def _offer(self, asked: _Asked, target: str, parents: Sequence[Snapshot]) -> str | None:
         plan = await self._plan(asked, target)
@@ -360,6 +319,18 @@ class _Asked:
             logger.warning("a layer is left to containerd: %s", exc)
             return None
         return cls(reference, manifest, is_bootstrap, _credential(labels))
+
+
+@contextmanager
+def _in_time(reference: Reference) -> Iterator[None]:
+    """Raise MountFailed for what hinders a mount, and where it takes too long."""
+    try:
+        with trio.fail_after(_DEADLINE):
+            yield
+    except trio.TooSlowError as exc:
+        raise MountFailed(f"{reference}: not mounted in {_DEADLINE:g} s") from exc
+    except (ChunkstoreError, RafsError) as exc:
+        raise MountFailed(f"{reference}: {exc}") from exc
 
 
 def _repository(reference: Reference) -> str:

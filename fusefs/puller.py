@@ -24,7 +24,8 @@ from chunkstore.origins.manifest import Document
 from .containerd.client import Client, ContainerdError
 from .containerd.messages import Descriptor, Image, Mount
 from .errors import MountFailed
-from .lazyimages import MANIFEST, REFERENCES, SECRET, USER, Plan
+from .lazyimages import MANIFEST, REFERENCES, SECRET, USER
+from .plan import Plan
 from .snapshotter import TARGET
 
 logger = logging.getLogger(__name__)

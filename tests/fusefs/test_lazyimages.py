@@ -23,10 +23,9 @@ from fusefs.lazyimages import (
     SECRET,
     USER,
     LazyImage,
-    Plan,
     RegistryImages,
-    chain_ids,
 )
+from fusefs.plan import Plan, chain_ids
 from fusefs.snapshots import DATA, Snapshot, Usage
 from fusefs.snapshotter import TARGET
 
@@ -79,7 +78,8 @@ class TableSources:
 class NotedMounter:
     """Notes what it is asked to mount; takes *delay* seconds, and fails *failures* times."""
 
-    def __init__(self, delay: float = 0.0, failures: int = 0) -> None:
+    def __init__(self, delay: float = 0.0, failures: int = 0, is_lazy: bool = True) -> None:
+        self.is_lazy = is_lazy
         self.mounted: list[tuple[LazyImage, Credential | None]] = []
         self._delay = delay
         self._failures = failures
@@ -410,3 +410,14 @@ async def test_an_image_that_does_not_come_is_not_waited_for_without_end(
     with pytest.raises(MountFailed, match="not mounted in 60 s"):
         await images.ready(IMAGE.encode())
     assert trio.current_time() - started == 60
+
+
+async def test_an_expected_image_that_is_unpacked_is_waited_for_by_its_layer(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    mounter, let_go = NotedMounter(delay=30, is_lazy=False), Noted()
+    images = RegistryImages(TableSources(), mounter, nursery)
+    async with images.expected(PLAN, let_go):
+        text = await images.offer(CHAINS[2], [lent(CHAINS[1])], labels(BOOTSTRAP_MARK))
+        assert mounter.mounted == [(IMAGE, None)]
+    assert text == IMAGE.encode()
