@@ -14,6 +14,7 @@ from chunkstore.origins.credentials import Credential
 from chunkstore.origins.images import Images
 from chunkstore.origins.manifest import NYDUS_FEATURE, Document, Index, Manifest, Platform
 from chunkstore.origins.reference import Reference
+from fusefs.containerd.client import ContainerdError
 from fusefs.expected import LetGo
 from fusefs.lazyimages import RegistryImages
 from fusefs.plan import Plan
@@ -66,10 +67,11 @@ class Pulling:
         try:
             with ungrouped():
                 async with trio.open_nursery() as nursery:
-                    begun = await nursery.start(_begin, puller)
+                    beginning = _Beginning()
+                    nursery.start_soon(beginning.run, puller)
                     pulled = await self._look_up(request, reference, images)
                     async with self._lazy.expected(pulled.plan, let_go):
-                        await begun.wait()
+                        await beginning.ended()
                         work = partial(puller.pull, pulled, say)
                         await trio.to_thread.run_sync(work, abandon_on_cancel=True)
         except BaseException:
@@ -97,11 +99,26 @@ class Pulling:
         )
 
 
-async def _begin(puller: Puller, task_status: trio.TaskStatus[trio.Event]) -> None:
-    begun = trio.Event()
-    task_status.started(begun)
-    await trio.to_thread.run_sync(puller.begin)
-    begun.set()
+class _Beginning:
+    """A pull that begins, and does not fail before it is waited for: there is one error alone."""
+
+    def __init__(self) -> None:
+        self._done = trio.Event()
+        self._failure: ContainerdError | None = None
+
+    async def run(self, puller: Puller) -> None:
+        """Have *puller* begin."""
+        try:
+            await trio.to_thread.run_sync(puller.begin)
+        except ContainerdError as exc:
+            self._failure = exc
+        self._done.set()
+
+    async def ended(self) -> None:
+        """Wait for it; raises ContainerdError."""
+        await self._done.wait()
+        if self._failure is not None:
+            raise self._failure
 
 
 async def _end(puller: Puller, *, well: bool) -> None:
