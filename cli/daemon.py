@@ -28,7 +28,8 @@ def run_early(given: Given, vitals: Vitals) -> None:
     """Serve what a daemon was given that was forked before anything was known."""
     request = decoded(given.work, DaemonRequest)
     to_file(Path(given.log), request.log_level)
-    device, init, control = given.handles
+    device, init, control, *checking = given.handles
+    precheck = Precheck(None, checking[0]) if checking else None
     listening = socket.socket(fileno=control)
     handoff = Handoff(device, init, listening, given.channel, vitals, 0, "", given.driver)
-    run(handoff, request.mount, None)
+    run(handoff, request.mount, precheck)

@@ -13,8 +13,10 @@ import os
 import select
 import signal
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from chunkstore import Algorithm, Digest
 
@@ -31,7 +33,8 @@ _DIGEST = 128
 class Precheck:
     """A check that goes on; `end` it."""
 
-    def __init__(self, pid: int, handle: int) -> None:
+    def __init__(self, pid: int | None, handle: int) -> None:
+        """*pid* is None where another process has it checked, and gives but the *handle*."""
         self.pid = pid
         self._handle = handle
         """Where the digest comes from; -1 when it has ended."""
@@ -42,23 +45,36 @@ class Precheck:
 
         This process must have one thread. The other one closes all handles.
         """
-        path = Path(image) / "image.boot"
-        try:
-            if not 0 < path.stat().st_size <= LARGEST:
-                return None
-        except OSError:
+        path = _kept_here(image)
+        if path is None:
             return None
         heard, told = os.pipe()
         pid = os.fork()
-        if pid:
-            os.close(told)
-            return cls(pid, heard)
-        try:
-            os.dup2(told, 3)
-            os.closerange(4, os.sysconf("SC_OPEN_MAX"))
-            os.write(3, _checked(path, cache).encode())
-        finally:
-            os._exit(0)
+        if not pid:
+            _tell(told, path, cache)
+        os.close(told)
+        return cls(pid, heard)
+
+    @classmethod
+    def apart(cls, image: str, cache: Path) -> Sequence[int]:
+        """Have *image* checked for another process, and return the handle for that, if any.
+
+        Who checks is nobody's child, and ends when it has done so.
+        """
+        path = _kept_here(image)
+        if path is None:
+            return ()
+        heard, told = os.pipe()
+        between = os.fork()
+        if not between:
+            try:
+                if not os.fork():
+                    _tell(told, path, cache)
+            finally:
+                os._exit(0)
+        os.close(told)
+        os.waitpid(between, 0)
+        return (heard,)
 
     def vouches_for(self, digest: Digest) -> bool:
         """Wait for its end and say whether it has found no fault in what hashes to *digest*."""
@@ -78,9 +94,29 @@ class Precheck:
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
-            with suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
+            if self.pid is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(self.pid, signal.SIGKILL)
+                os.waitpid(self.pid, 0)
+
+
+def _kept_here(image: str) -> Path | None:
+    """Return where the bootstrap of *image* is, if it is on this machine and not too large."""
+    path = Path(image) / "image.boot"
+    try:
+        return path if 0 < path.stat().st_size <= LARGEST else None
+    except OSError:
+        return None
+
+
+def _tell(told: int, path: Path, cache: Path) -> NoReturn:
+    """Be the process that checks, and say to *told* what comes of it."""
+    try:
+        os.dup2(told, 3)
+        os.closerange(4, os.sysconf("SC_OPEN_MAX"))
+        os.write(3, _checked(path, cache).encode())
+    finally:
+        os._exit(0)
 
 
 def _checked(path: Path, cache: Path) -> str:

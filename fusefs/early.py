@@ -53,6 +53,8 @@ class Early:
         self.work = ""
         """What is to be served."""
         self.log = ""
+        self.more: Sequence[int] = ()
+        """Handles of the command's own that go with it."""
 
     @classmethod
     def forked(cls, serve: Callable[[Vitals, socket.socket], None], told: int) -> Early:
@@ -73,10 +75,15 @@ class Early:
         told = json.dumps({"driver": driver, "log": self.log, "work": self.work})
         try:
             if len(told) < _MESSAGE:
-                socket.send_fds(child.channel, [told.encode()], [0, 1, *handles])
+                handles = [0, 1, *handles, *self.more]
+                socket.send_fds(child.channel, [told.encode()], handles)
                 return child
         except OSError:
             pass  # it has died
+        finally:
+            for handle in self.more:
+                os.close(handle)
+            self.more = ()
         _end(child)
         return None
 

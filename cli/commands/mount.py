@@ -134,6 +134,8 @@ def command(ctx: click.Context, image: str, mountpoint: Path, **told: Unpack[_To
     early = ctx.find_object(Early)
     if early is not None:
         early.work = encoded(DaemonRequest(request, log_level))
+        if driver != "fuse":
+            early.more = Precheck.apart(request.image, request.setup.cache)
     run_mount(spec, lambda handoff: _daemon(handoff, request), early)
 
 

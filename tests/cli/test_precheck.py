@@ -17,7 +17,11 @@ import os, sys
 from pathlib import Path
 from chunkstore import Digest
 from cli.precheck import Precheck
-precheck = Precheck.begin(sys.argv[1], Path(sys.argv[2]))
+if sys.argv[4] == "apart":
+    handles = Precheck.apart(sys.argv[1], Path(sys.argv[2]))
+    precheck = Precheck(None, handles[0]) if handles else None
+else:
+    precheck = Precheck.begin(sys.argv[1], Path(sys.argv[2]))
 print(None if precheck is None else precheck.vouches_for(Digest.parse(sys.argv[3])))
 try:
     print(os.waitpid(-1, os.WNOHANG))
@@ -41,11 +45,15 @@ def _digest(image: Path) -> Digest:
 
 
 def _asked(image: Path, cache: Path, digest: Digest) -> str:
-    words = [sys.executable, "-c", _ASK, str(image), str(cache), str(digest)]
-    said = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
-    answer, rest = said.splitlines()
-    assert rest == "nobody left"
-    return answer
+    told = set()
+    for whose in ("own", "apart"):
+        words = [sys.executable, "-c", _ASK, str(image), str(cache), str(digest), whose]
+        said = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
+        answer, rest = said.splitlines()
+        assert rest == "nobody left"
+        told.add(answer)
+    assert len(told) == 1, "whoever asks for it"
+    return told.pop()
 
 
 def test_a_sound_image_is_vouched_for_by_its_digest_alone(image: Path, tmp_path: Path) -> None:
