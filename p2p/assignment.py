@@ -69,14 +69,8 @@ def remove(peer: Peer, host: bytes) -> bool:
 
 def _feed(peer: Peer, chosen: list[Host], rest: list[Host], parts: dict[bytes, Peer]) -> None:
     """Put a host that has much in the last place where all would have little that a peer lacks."""
-    missing = peer.missing
-
-    def gives(host: Host) -> int:
-        part = parts.get(host.id)
-        return (part.held & missing).bit_count() if part else 0
-
-    given = max(map(gives, [*peer.parents.values(), *chosen]))
-    able = [host for host in rest if gives(host) > MUCH + 2 * given]
+    given = max(gives(peer, host, parts) for host in [*peer.parents.values(), *chosen])
+    able = [host for host in rest if gives(peer, host, parts) > MUCH + 2 * given]
     if able:
         idlest = min(able, key=lambda host: host.children)
         if idlest.children < BUSY:
@@ -92,6 +86,21 @@ def _mix(peer: Peer, chosen: list[Host], rest: list[Host]) -> None:
     other = next((host for host in rest if host.idc != idc), None)
     if other is not None and chosen:
         chosen[-1] = other
+
+
+def gives(peer: Peer, host: Host, parts: dict[bytes, Peer]) -> int:
+    """Return how many pieces a host has that a peer lacks."""
+    part = parts.get(host.id)
+    return (part.held & peer.missing).bit_count() if part else 0
+
+
+def swap(peer: Peer, host: Host, other: Host, parts: dict[bytes, Peer]) -> bool:
+    """Give a peer one parent for another, unless that one has much more for it; return whether."""
+    if gives(peer, host, parts) > MUCH + 2 * gives(peer, other, parts):
+        return False
+    remove(peer, host.id)
+    add(peer, other)
+    return True
 
 
 def children(task: Task, host: bytes) -> list[Peer]:

@@ -18,6 +18,10 @@ MIXED_AT = 1.25
 """Growth of a task after which parents are drawn anew."""
 YOUNG_HOLDS = 8
 """Pieces; who holds more has made use of its parents."""
+UNEVEN, EVENED = 2, 4
+"""Children that one host has more than another, where one of them is given to that; hosts that may
+get some at a time. Those whose first pieces came late are given up as parents in the first second,
+and would have two children to the end where others have five, and half of the uploads."""
 SCARCE = 8
 """Where more than one in so many pieces is to leave the seeds again, these are nobody's parents."""
 
@@ -154,6 +158,23 @@ class Family:
         for peer in list(islice(task.short, self._limits.filter_parents)):
             task.short.pop(peer)
             self.fill(peer, now)
+        self._even_out(task, now)
+
+    def _even_out(self, task: Task, now: float) -> None:
+        """Give children of who has many to who has few: all uplinks are needed alike."""
+        count = self._limits.filter_parents
+        peers = task.peers if len(task.peers) <= count else self._random.sample(task.peers, count)
+        idlest = sorted((each.host for each in peers if each.shares), key=_children)[:EVENED]
+        for child in peers:
+            parents = [host for host in child.parents.values() if host.kind != "seed"]
+            busy = max(parents, key=_children, default=child.host)
+            for idle in idlest if parents else ():
+                if busy.children < idle.children + UNEVEN or busy.idc != idle.idc:
+                    continue
+                able = fit(idle, child, self._limits) and self._bearable(idle, child, now)
+                if able and assignment.swap(child, busy, idle, task.by_host):
+                    self.tell(child)
+                    break
 
     def _gather(self, site: Site, now: float) -> None:
         """Take parents elsewhere from the hosts of a site that keeps to itself from now on."""
@@ -203,3 +224,7 @@ class Family:
                 assignment.remove(peer, seed)
             if seeds:
                 self.fill(peer, now, changed=True)
+
+
+def _children(host: Host) -> int:
+    return host.children

@@ -40,15 +40,16 @@ class Prefix:
             await self._moved.wait()
             self._moved = trio.Event()
             if self.done in self.store.ready:
-                await trio.to_thread.run_sync(self._advance, limiter=alone)
+                await trio.to_thread.run_sync(self.advance, limiter=alone)
             await trio.sleep(GATHERED)
 
     def finish(self) -> str | None:
         """Hash the rest and return the digest, in hexadecimal; None where a piece is not here."""
-        self._advance()
+        self.advance()
         return self._hasher.hexdigest() if self.done == self.store.version.count else None
 
-    def _advance(self) -> None:
+    def advance(self) -> None:
+        """Hash what follows on from what is hashed, in a thread."""
         version = self.store.version
         while self.done < version.count and self._read(version.size(self.done)):
             self.done += 1

@@ -339,6 +339,23 @@ def test_everybody_gets_four_parents_and_about_as_many_children() -> None:
     assert min(counts) >= 2
 
 
+def test_who_was_given_up_by_many_gets_children_of_those_who_have_most() -> None:
+    swarm = Hosts()
+    hosts = [swarm.add(n) for n in range(1, 11)]
+    for host in hosts:
+        swarm.join(host, bulk=True)
+    late = hosts[3]
+    for host in hosts:
+        if late.id in host.parents:
+            swarm.tell(host, messages.Need(1, [late.id]))
+    assert swarm.scheduler.hosts[late.id].children == 0
+    swarm.wait(1.0)
+    counts = [swarm.scheduler.hosts[host.id].children for host in hosts]
+    assert min(counts) >= 3
+    assert max(counts) <= 5
+    assert all(len(host.parents) == 4 for host in hosts)
+
+
 def test_one_that_has_much_is_not_the_parent_of_all_that_lack_it() -> None:
     swarm = Hosts(pieces=64)
     rich = swarm.add(1)
