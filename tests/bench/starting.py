@@ -3,11 +3,12 @@
 ::
 
     python -m tests.bench.starting                       ten hosts, 100 Mbit/s, with a seed
-    python -m tests.bench.starting --no-seed --rate 20mbit
+    python -m tests.bench.starting --no-seed --rate 10mbit
 
 The program is Debian's Python with its library; it is ready when it has loaded what a small service
 loads. All hosts run on this machine, so ten starts also need ten times the CPU: what the machine
-was busy with is printed beside what it had.
+was busy with is printed beside what it had, and who used it. On two cores it is links of 10 Mbit/s
+that show what the swarm itself costs.
 """
 
 from __future__ import annotations
