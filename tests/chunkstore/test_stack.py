@@ -7,10 +7,12 @@ import trio
 from trio.testing import MockClock
 
 from chunkstore import Buffer, Chunk, Corrupt, Missing, Refused, Unreachable
+from chunkstore.hugepages import Room
 from chunkstore.ledger import Ledger, Pulse, Tally
 from chunkstore.memory import MemoryChunks, MemoryOrigin
 from chunkstore.originchunks import OriginChunks
 from chunkstore.retrying import Retrying
+from chunkstore.source import Arrived
 from chunkstore.stack import Counted, FirstOf, Limited, Verified
 from fixtures.sources import (
     NOBODY,
@@ -254,6 +256,23 @@ class TestOriginChunks:
         got, _ = await fetched(source, MADE.chunks)
         assert got == ALL
         assert most == 3
+
+    async def test_memory_that_a_range_was_received_into_is_used_again(self) -> None:
+        seen: list[object] = []
+
+        class Noting(MemoryOrigin):
+            async def read(
+                self, blob_id: str, start: int, into: memoryview, arrived: Arrived
+            ) -> None:
+                seen.append(into.obj)
+                await super().read(blob_id, start, into, arrived)
+
+        source = OriginChunks(Noting({MADE.blob.id: MADE.stored}))
+        for _ in range(2):
+            await fetched(source, MADE.chunks)
+        first, second = seen
+        assert isinstance(first, Room)
+        assert second is first
 
     async def test_the_wire_is_counted_and_the_pulse_beats(self, autojump_clock: MockClock) -> None:
         ledger, pulse = Ledger(), Pulse()
