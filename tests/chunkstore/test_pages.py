@@ -191,6 +191,23 @@ async def test_small_pieces_here_and_there_are_not_let_go_of_before_their_time(
     os.close(pages.fd)
 
 
+async def test_what_was_read_ahead_and_nobody_got_stays(
+    cache: BlobCache, nursery: trio.Nursery, patient_clock: MockClock
+) -> None:
+    store, pages = await _settled(nursery, cache)
+    pages.drop()
+    for index in (1, 2, 3):
+        chunk = MADE.chunks[index]
+        os.preadv(pages.fd, [bytearray(chunk.size)], chunk.offset)
+    for start in range(0, MADE.chunks[1].size, 1 << 16):
+        assert store.look([MADE.extent(1, start, start + (1 << 16))]) is not None
+    assert store.look([MADE.extent(2, 0, 5000)]) is not None
+    await trio.sleep(2 * SOON)
+    assert not pages.has(1)
+    assert pages.has(3)
+    os.close(pages.fd)
+
+
 async def test_replies_in_flight_do_not_share_memory(
     cache: BlobCache, nursery: trio.Nursery, patient_clock: MockClock
 ) -> None:
