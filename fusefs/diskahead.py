@@ -26,10 +26,10 @@ from .vfs import Vfs
 LEAST = 512 << 10
 """Bytes of a request by which the kernel shows that it reads ahead itself."""
 
-PIECES = 4
+PIECES = 8
 """Requests ahead of a reader."""
 
-MOST = 12
+MOST = 16
 """Pieces ahead of all readers; many readers keep the disk busy by themselves."""
 
 READERS = 64
