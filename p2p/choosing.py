@@ -21,6 +21,8 @@ all of a task is read after two.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from . import messages, runs
 from .alone import Alone
 from .choice import AHEAD, BULK, READER, Ask, Choice, Patience
@@ -28,6 +30,10 @@ from .link import Link, Request
 from .part import Demand, ask_of
 
 __all__ = ["AHEAD", "BULK", "READER", "Ask", "Choice", "Chooser", "Patience"]
+
+
+COMMON = 3
+"""Parents with a reader's piece from which on it is asked for without a word to the scheduler."""
 
 
 class Chooser(Alone):
@@ -133,12 +139,27 @@ class Chooser(Alone):
         bits = self._readers & ~self._book.asked
         wanted = 0
         for piece in runs.numbers(bits):
-            link = self._best(piece, now) if self.known >> piece & 1 else None
+            link = self._found(piece, now)
             if link is not None:
                 self._ask(link, piece, READER, now)
             elif self._missed(piece, self._demands[piece], now):
                 wanted |= 1 << piece
         self._say_want(wanted, True)
+
+    def _found(self, piece: int, now: float, but: Iterable[Link] = ()) -> Link | None:
+        """Return whom to ask for a piece that a reader waits for.
+
+        What few parents have, others lack as well, and only the scheduler knows who is free to
+        send it: readers that keep step would all ask the same host.
+        """
+        if not self.known >> piece & 1:
+            return None
+        parents = [link for link in self.links.values() if link.regular and link.ready]
+        able = [link for link in parents if link.have >> piece & 1]
+        if self.bulk or not self._scheduled or len(parents) < COMMON or len(able) >= COMMON:
+            return self._best(piece, now, but)
+        unasked = [link for link in able if not link.extra >> piece & 1]
+        return self._best(piece, now, [*but, *unasked])
 
     def _missed(self, piece: int, demand: Demand, now: float) -> bool:
         """Return whether to tell the scheduler of a piece that nobody has; or go to the origin."""
@@ -154,13 +175,21 @@ class Chooser(Alone):
             return True
         if now >= demand.check:
             if not demand.answered:
-                self._read(piece)
+                self._turn_elsewhere(piece, demand, now)
                 return False
             demand.answered, demand.check = False, now + patience
             self._failed.update(dict.fromkeys(self._failing(piece)))
             self._hunger.hurry(now)
             return True
         return False
+
+    def _turn_elsewhere(self, piece: int, demand: Demand, now: float) -> None:
+        """Take a piece from a parent that has it, else from the origin: no scheduler answers."""
+        link = self._best(piece, now) if self.known >> piece & 1 else None
+        if link is not None:
+            self._ask(link, piece, demand.priority, now)
+        else:
+            self._read(piece)
 
     def _failing(self, piece: int) -> list[bytes]:
         """Return the hosts that were to send a piece and have not."""
@@ -256,7 +285,7 @@ class Chooser(Alone):
     def _second(self, request: Request, now: float) -> None:
         """Ask a second host for what is late."""
         others = [each.link for each in self._book.of(request.piece)]
-        link = self._best(request.piece, now, others)
+        link = self._found(request.piece, now, others)
         if link is not None:
             request.doubled = True
             self._ask(link, request.piece, request.priority, now, doubled=True)

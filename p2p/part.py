@@ -116,7 +116,8 @@ class Part:
         bit = 1 << piece
         if not self.offers:
             self._return(piece, "not offered yet")
-        if (self._granted | self._hinted | self._taken) & bit:
+        demand = self._demands.get(piece)
+        if (self._granted | self._hinted | self._taken) & bit or (demand and demand.told):
             self._flush = now
             self._look = now
             self._hinted &= ~bit

@@ -190,6 +190,10 @@ class Peer:
     """Hosts that did not answer it, and until when it is not sent to them."""
     returned: dict[bytes, float] = field(default_factory=dict)
     """Seeds that it got nothing from, and until when it is granted nothing there."""
+    sent: dict[int, Peer] = field(default_factory=dict)
+    """Who it was sent to last for what a reader of it waits for."""
+    guests: int = 0
+    """Pieces that others' readers were sent here for, and have not got."""
     orphans: int = 0
     """Those of them that only such hosts hold: as good as not held."""
     granted: int = 0

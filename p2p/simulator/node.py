@@ -80,6 +80,8 @@ class Node(Uploader):
             self.chooser.holds(had, self.born)
         if self.group.lazy:
             length = max(1, round(count * self.group.lazy))
+            if self.group.alike:
+                chance = Random(self.world.scenario.seed)
             self._trace.extend(sorted(chance.sample(range(count), length)))
         else:
             self.chooser.want_all(True)

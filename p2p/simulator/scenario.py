@@ -50,6 +50,8 @@ class Group(_Table, frozen=True):
     """Share of the pieces that each has from before, at random."""
     lazy: Share = 0.0
     """Above 0: reads that share of the pieces, in order, instead of all."""
+    alike: bool = False
+    """Lazy: all read the same pieces, as hosts that start one program do."""
     ahead: Annotated[int, Meta(ge=1)] = 4
     """Lazy: readers at once."""
 

@@ -61,6 +61,24 @@ def test_what_nobody_has_is_wanted_once_and_urgently() -> None:
     assert child.origin == []
 
 
+def test_what_few_parents_have_is_asked_of_whom_the_scheduler_names() -> None:
+    child = Child()
+    child.parents(1 << 5, 0, 0)
+    child.chooser.want(5, READER, child.now)
+    assert child.step() == []
+    assert child.heard(messages.Want) == [messages.Want(7, [5, 6], True)]
+    child.chooser.take(messages.Hint(7, [5, 6], parent(1)), child.now)
+    assert [(ask.host, ask.piece) for ask in child.step()] == [(parent(1).host, 5)]
+
+
+def test_what_few_parents_have_comes_from_them_where_the_scheduler_is_silent() -> None:
+    child = Child()
+    child.parents(1 << 5, 0, 0)
+    child.chooser.want(5, READER, child.now)
+    child.step()
+    assert pieces(child.step(0.6)) == [5]
+
+
 @pytest.mark.parametrize(("priority", "patience"), [(READER, 0.5), (AHEAD, 5.0)])
 def test_a_silent_scheduler_is_waited_for_as_long_as_patience_goes(
     priority: int, patience: float

@@ -143,6 +143,32 @@ def test_no_more_are_sent_to_a_holder_in_a_second_than_it_can_serve_but_for_read
     assert all(host.hints for host in others)
 
 
+def test_readers_are_sent_to_a_holder_two_at_a_time_and_then_to_those_two() -> None:
+    swarm = Hosts()
+    holder, *readers = (swarm.add(n) for n in range(1, 7))
+    swarm.join(holder, have=0b1)
+    for host in readers:
+        swarm.join(host)
+        swarm.want(host, 0b1)
+    sent = [host for host in readers if host.hints]
+    assert sent == readers[:2]
+    swarm.held(sent[0], 0b1)
+    later = [host.hints for host in readers[2:] if host.hints]
+    assert later == [{0: holder.id}, {0: readers[0].id}, {0: readers[0].id}]
+
+
+def test_a_reader_that_has_waited_is_sent_to_a_holder_however_much_that_has_to_do() -> None:
+    swarm = Hosts()
+    holder, *readers = (swarm.add(n) for n in range(1, 5))
+    swarm.join(holder, have=0b1)
+    for host in readers:
+        swarm.join(host)
+        swarm.want(host, 0b1)
+    assert not readers[2].hints
+    swarm.want(readers[2], 0b1)
+    assert readers[2].hints == {0: holder.id}
+
+
 def test_a_seed_that_fails_is_not_asked_for_that_task_for_a_while() -> None:
     swarm = Hosts()
     seed, one = swarm.add(100, "seed"), swarm.add(1)

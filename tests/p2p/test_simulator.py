@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chunkstore.errors import Malformed
-from p2p.simulator import Scenario, simulate
+from p2p.simulator import Report, Scenario, simulate
 from p2p.simulator.scenario import Fault, Group, Origin, Policy, Seeds
 from p2p.simulator.world import RECOVERS
 
@@ -78,6 +78,21 @@ def test_readers_of_the_same_pieces_read_the_origin_once() -> None:
     report = simulate(scenario(group=[{"hosts": 8, "lazy": 0.5}]))
     assert report.finished == 8
     assert report.origin <= 1.0
+
+
+@pytest.mark.parametrize("readers", [1, 4])
+def test_hosts_that_start_one_program_at_once_stand_one_behind_the_other(readers: int) -> None:
+    links = {"up": "100Mbit", "down": "100Mbit"}
+
+    def start(hosts: int) -> Report:
+        group = {"hosts": hosts, "lazy": 0.15, "alike": True, "ahead": readers, **links}
+        table: dict[str, object] = {"size": "100MiB", "piece": "256KiB", "group": [group]}
+        table |= {"seeds": links, "origin": {"rate": "100Mbit"}}
+        return simulate(Scenario.decode(table))
+
+    alone, together = start(1), start(10)
+    assert (together.finished, together.origin) == (10, alone.origin)
+    assert together.last < 2 * alone.last
 
 
 def test_hosts_that_hold_it_already_spare_the_origin() -> None:
