@@ -5,8 +5,9 @@ part of a blob: each file would be a request of its own, and wait for it alone. 
 walks, by the chunks' indices. A miss that is near no walk begins one and asks for nothing; the next
 one, if it adjoins, or the third that is near, asks for the small chunks that follow it, or that lie
 before it where the walk goes back. The window doubles as long as at least a quarter of what was
-brought is read, and halves otherwise. Large chunks are left out: they belong to files that
-`prefetch` looks after.
+brought is read, and halves otherwise; where even the smallest is not worth it, the walk passes over
+more files than it reads, and must show twice as many misses, or one that adjoins, before it is
+given another. Large chunks are left out: they belong to files that `prefetch` looks after.
 
 Tasks: of the event loop; no method awaits.
 """
@@ -31,6 +32,9 @@ FIRST_WINDOW, LAST_WINDOW = 64 << 10, 2 << 20
 """Stored bytes that are asked for at once. The first costs about as much as a request of its own;
 more than the last does not make the requests cheaper."""
 
+NEEDED, MOST_NEEDED = 3, 96
+"""Misses that a walk shows before anything is brought along, at first and when that was in vain."""
+
 WALKS = 16
 """Walks that are remembered; the one that went on longest ago is forgotten first."""
 
@@ -44,6 +48,8 @@ class _Walk:
     """The chunks in ``[start, stop)`` were read, brought, or passed over."""
     stop: int
     misses: int = 1
+    """Since it began, or since it was found that bringing is not worth it."""
+    needed: int = NEEDED
     window: int = 0
     brought: int = 0
     """Chunks brought by the last window."""
@@ -58,14 +64,18 @@ class _Walk:
         """Take note of a miss; return how many bytes to bring along."""
         adjoins = index in (self.stop, self.start - 1)
         self.misses += 1
-        if self.misses < (2 if adjoins else 3):
+        if self.misses < (2 if adjoins else self.needed):
             return 0
         if not self.window:
             self.window = FIRST_WINDOW
         elif 4 * self.used >= self.brought:
             self.window = min(2 * self.window, LAST_WINDOW)
-        else:
+            self.needed = NEEDED
+        elif self.window > FIRST_WINDOW:
             self.window = max(self.window // 2, FIRST_WINDOW)
+        else:
+            self.window, self.misses = 0, 0
+            self.needed = min(2 * self.needed, MOST_NEEDED)
         self.brought = self.used = 0
         return self.window
 

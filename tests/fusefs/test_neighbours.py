@@ -109,7 +109,18 @@ def test_of_files_passed_over_little_is_brought() -> None:
     read = range(0, COUNT, 10)
     for index in read:
         reader.read(index)
-    assert len(reader.here) * SIZE <= len(read) * (FIRST_WINDOW + SIZE)
+    brought = len(reader.here) - len(read)
+    assert 0 < brought * SIZE < len(read) * FIRST_WINDOW // 10
+
+
+def test_who_passed_over_many_and_then_goes_through_all_waits_a_few_times() -> None:
+    reader = _small()
+    for index in range(0, 1000, 10):
+        reader.read(index)
+    before = reader.misses
+    for index in range(1000, 2000):
+        reader.read(index)
+    assert reader.misses - before < 20
 
 
 def test_large_chunks_are_left_out() -> None:
