@@ -5,6 +5,7 @@ Tasks: one per source and decision, in the nursery of whoever runs the task.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, MutableMapping, Sequence
 
 import trio
@@ -19,7 +20,7 @@ TRIES = 3
 """Failures of the origin after which a chunk that no parent has is given up."""
 
 
-class Reads(Wishes):
+class Reads(Wishes, ABC):
     """A task's wishes, and how its origin fulfils them."""
 
     def __init__(
@@ -31,9 +32,9 @@ class Reads(Wishes):
         self._received = {} if received is None else received
         self._nursery: trio.Nursery | None = None
 
+    @abstractmethod
     def act(self) -> None:
         """Ask the chooser what to do now, and do it."""
-        raise NotImplementedError
 
     def _read(self, pieces: Iterable[int]) -> None:
         """Start to read pieces from the origin, those of one source together."""
