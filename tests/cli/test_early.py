@@ -46,13 +46,17 @@ def test_misuse_and_failures_are_told_by_the_command_with_its_code(
 
 
 def _started(naiad: Naiad, image: str, place: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+    """Return a mount at *place* that has forked its supervisor and its first daemon."""
+    place.mkdir()
+    command = subprocess.Popen(
         [sys.executable, "-m", "cli", "mount", image, str(place)],
         env=naiad.environment,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
+    until(lambda: len(_others(command.pid)) == 2)
+    return command
 
 
 def _others(group: int) -> list[int]:
@@ -71,9 +75,7 @@ def _others(group: int) -> list[int]:
 @pytest.mark.kernel
 def test_ctrl_c_while_it_mounts_leaves_nothing(naiad: Naiad, tmp_path: Path) -> None:
     place = tmp_path / "mount"
-    place.mkdir()
     command = _started(naiad, "http://127.0.0.1:9", place)
-    until(lambda: len(_others(command.pid)) == 2)
     os.killpg(command.pid, signal.SIGINT)
     _, said = command.communicate(timeout=20)
     assert command.returncode == 1
@@ -86,9 +88,7 @@ def test_ctrl_c_while_it_mounts_leaves_nothing(naiad: Naiad, tmp_path: Path) -> 
 @pytest.mark.kernel
 def test_a_supervisor_that_is_killed_early_is_told_of(naiad: Naiad, tmp_path: Path) -> None:
     place = tmp_path / "mount"
-    place.mkdir()
     command = _started(naiad, "http://127.0.0.1:9", place)
-    until(lambda: len(_others(command.pid)) == 2)
     os.kill(min(_others(command.pid)), signal.SIGKILL)
     _, said = command.communicate(timeout=20)
     assert (command.returncode, said) == (1, "naiad: cannot mount: its supervisor died\n")
@@ -101,9 +101,7 @@ def test_a_daemon_that_is_killed_early_is_forked_anew(
 ) -> None:
     image, place = tmp_path / "image", tmp_path / "mount"
     naiad.run("build", tree, image)
-    place.mkdir()
     command = _started(naiad, str(image), place)
-    until(lambda: len(_others(command.pid)) == 2)
     os.kill(max(_others(command.pid)), signal.SIGKILL)
     _, said = command.communicate(timeout=20)
     assert (command.returncode, said) == (0, "")
