@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from typing import Any, Protocol
 
@@ -44,7 +45,7 @@ class Net(Protocol):
         """Read a piece from the origin for a host; `Uploader.read` is called with it."""
 
 
-class Uploader:
+class Uploader(ABC):
     """A host as far as it serves others."""
 
     __slots__ = (
@@ -105,18 +106,18 @@ class Uploader:
         self._backlog: list[tuple[Any, Any]] = []
 
     @property
+    @abstractmethod
     def held(self) -> int:
         """The pieces that are here."""
-        raise NotImplementedError
 
     def announce(self) -> Announce:
         """Return what the scheduler is told."""
         address = f"h{self.index}:1" if self.group.uploads else ""
         return Announce(address, self.kind, idc=self.site, name=f"h{self.index}")
 
+    @abstractmethod
     def read(self, piece: int) -> None:
         """Get a piece from the origin."""
-        raise NotImplementedError
 
     # Serving
 
