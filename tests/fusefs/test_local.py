@@ -88,4 +88,4 @@ def test_what_is_local_is_read_once_in_order(
     if name == "plain":
         assert said["pushed_bytes"] == 0, "what is here needs no feed"
         assert isinstance(said["reads_ahead"], int)
-        assert not after - before or said["reads_ahead"] > 20
+        assert not after - before or said["reads_ahead"] > 5, "fewer where the reader is held up"
