@@ -13,6 +13,12 @@ from pathlib import Path
 SHARE = 4
 """One part in so many of what is available may be filled ahead of readers."""
 
+_UNLIMITED = 1 << 62
+"""What the older hierarchy says where there is no limit is more."""
+
+_Names = tuple[str, str, tuple[str, str]]
+"""The files of a group that tell its limit and what it uses, and what of that can be dropped."""
+
 _V2 = ("memory.max", "memory.current", ("inactive_file", "active_file"))
 _V1 = (
     "memory.limit_in_bytes",
@@ -24,8 +30,7 @@ _V1 = (
 def available(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int:
     """Return the bytes that this process may fill; what cannot be read limits nothing."""
     rooms = [_machine(proc / "meminfo")]
-    for folder in _folders(proc / "self/cgroup", groups):
-        names = _V2 if (folder / _V2[0]).exists() else _V1
+    for folder, names in _folders(proc / "self/cgroup", groups):
         room = _group(folder, *names)
         if room is not None:
             rooms.append(room)
@@ -33,43 +38,49 @@ def available(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup"))
 
 
 def _machine(meminfo: Path) -> int:
-    kib = _fields(meminfo).get("MemAvailable:")
+    kib = _number(_text(meminfo), "MemAvailable:")
     return sys.maxsize if kib is None else kib << 10
 
 
-def _folders(membership: Path, groups: Path) -> Iterator[Path]:
+def _folders(membership: Path, groups: Path) -> Iterator[tuple[Path, _Names]]:
     """Yield the memory control group of this process and those around it."""
     for line in _text(membership).splitlines():
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if "memory" in controllers.split(","):
-            root = groups / "memory"
+            root, names = groups / "memory", _V1
         elif number == "0" and not controllers:
-            root = groups
+            root, names = groups, _V2
         else:
             continue
         folder = root / path.lstrip("/")
         while folder != root:
-            yield folder
+            yield folder, names
             folder = folder.parent
-        yield root
+        yield root, names
 
 
 def _group(folder: Path, limit: str, used: str, cached: tuple[str, str]) -> int | None:
-    most, now = _text(folder / limit).strip(), _text(folder / used).strip()
-    if not most.isdigit() or not now.isdigit():
+    most = _text(folder / limit).strip()
+    if not most.isdigit() or int(most) >= _UNLIMITED:
+        return None  # and what it uses is not looked at: that takes the kernel a millisecond
+    now = _text(folder / used).strip()
+    if not now.isdigit():
         return None
-    facts = _fields(folder / "memory.stat")
-    return max(0, int(most) - int(now) + sum(facts.get(name, 0) for name in cached))
+    facts = _text(folder / "memory.stat")
+    return max(0, int(most) - int(now) + sum(_number(facts, name) or 0 for name in cached))
 
 
-def _fields(path: Path) -> dict[str, int]:
-    pairs = (line.split() for line in _text(path).splitlines())
-    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) > 1 and pair[1].isdigit()}
+def _number(table: str, name: str) -> int | None:
+    """Return the number in the line of *table* that begins with *name*."""
+    _, _, rest = f"\n{table}".partition(f"\n{name} ")
+    words = rest[:80].split(None, 1)
+    return int(words[0]) if words and words[0].isdigit() else None
 
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text()
+        with path.open("rb", buffering=0) as file:
+            return file.read().decode(errors="replace")
     except OSError:
         return ""

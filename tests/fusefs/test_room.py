@@ -49,6 +49,15 @@ def test_the_older_hierarchy_is_read_too(tmp_path: Path) -> None:
     assert available(proc, tmp_path / "groups") == 20 * MIB
 
 
+def test_an_older_group_without_a_limit_is_not_asked_what_it_uses(tmp_path: Path) -> None:
+    proc = _proc(tmp_path / "proc", membership="4:memory:/c\n0::/\n", kib=2048)
+    folder = tmp_path / "groups/memory/c"
+    folder.mkdir(parents=True)
+    (folder / "memory.limit_in_bytes").write_text(f"{(1 << 63) - 4096}\n")
+    (folder / "memory.usage_in_bytes").write_text(f"{1 << 63}\n")
+    assert available(proc, tmp_path / "groups") == 2 * MIB
+
+
 def test_what_cannot_be_read_limits_nothing(tmp_path: Path) -> None:
     assert available(tmp_path, tmp_path) > 1 << 60
     proc = _proc(tmp_path / "proc", membership="nonsense\n0::/a\n", kib=2048)
