@@ -4,11 +4,13 @@
 
     python -m tests.bench.starting                       ten hosts, 100 Mbit/s, with a seed
     python -m tests.bench.starting --no-seed --rate 10mbit
+    python -m tests.bench.starting --apart               no swarm, an origin with room for all
 
 The program is Debian's Python with its library; it is ready when it has loaded what a small service
 loads. All hosts run on this machine, so ten starts also need ten times the CPU: what the machine
 was busy with is printed beside what it had, and who used it. On two cores it is links of 10 Mbit/s
-that show what the swarm itself costs.
+that show what the swarm itself costs; ``--apart`` tells what ten starts at once take here when
+nobody gives anybody anything.
 """
 
 from __future__ import annotations
@@ -56,6 +58,7 @@ def main() -> None:
     parser.add_argument("--chunk", type=str, default="256KiB")
     parser.add_argument("--rate", default="100mbit")
     parser.add_argument("--no-seed", action="store_true")
+    parser.add_argument("--apart", action="store_true")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--folder", type=Path)
     asked = parser.parse_args()
@@ -95,7 +98,8 @@ def run(asked: argparse.Namespace, folder: Path) -> None:
 
 def start(asked: argparse.Namespace, image: Path, folder: Path, hosts: int) -> Start:
     """Start the program on *hosts* fresh hosts at once."""
-    with Site(Plan(hosts, asked.rate, seed=not asked.no_seed), image, folder) as site:
+    plan = Plan(hosts, asked.rate, seed=not asked.no_seed, apart=asked.apart)
+    with Site(plan, image, folder) as site:
         site.mount_all("--prefetch", "none", "--driver", "fuse")
         before, spent, used = site.origin_sent(), site.cpu(), _children()
         busy, since = machine_cpu(), time.monotonic()
