@@ -14,11 +14,13 @@ thread may call any.
 
 from __future__ import annotations
 
+import errno
 import logging
 import mmap
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 from . import direct
 from .chunk import Blob, Chunk
@@ -45,6 +47,30 @@ than it saves."""
 WRITTEN_AT_ONCE = 256 << 10
 """Bytes of one write. Longer ones make the kernel look for larger runs of free pages, which took
 1.3 s of system time per GiB instead of 0.5 [ext4, Linux 6.18]."""
+
+
+@dataclass(frozen=True, slots=True)
+class DirectRead:
+    """A read past the page cache into one of `buffers`."""
+
+    fd: int
+    start: int
+    into: memoryview
+    whole: memoryview
+    size: int
+    """Bytes that are wanted of what is read."""
+    zeros: int
+    """Bytes of a hole behind them."""
+
+    def ended(self, result: int) -> memoryview | None:
+        """Return the bytes, None where *result*, how many came, are too few."""
+        if result < self.size:
+            buffers.give(self.whole)
+            return None
+        stop = self.size + self.zeros
+        if self.zeros:
+            self.whole[self.size : stop] = bytes(self.zeros)
+        return self.whole[:stop]
 
 
 class CacheFile:
@@ -199,19 +225,22 @@ class CacheFile:
         *zeros* follow. The lease is held. The memory is one of `buffers`, the caller's until it
         gives it back.
         """
+        read = self.direct_read(start, stop, zeros)
+        if read is None:
+            return None
+        try:
+            return read.ended(os.preadv(read.fd, [read.into], start))
+        except OSError as exc:  # the caller finds out why
+            return read.ended(-(exc.errno or errno.EIO))
+
+    def direct_read(self, start: int, stop: int, zeros: int = 0) -> DirectRead | None:
+        """Return what to read so, and where to, for whoever lets it be read."""
         fd, size = self._pair.direct_fd, stop - start
         rounded = -(-size // direct.BLOCK) * direct.BLOCK
         if fd < 0 or start % direct.BLOCK or max(rounded, size + zeros) > direct.LARGEST:
             return None
         whole = buffers.take(max(rounded, size + zeros))
-        try:
-            if os.preadv(fd, [whole[:rounded]], start) >= size:
-                whole[size : size + zeros] = bytes(zeros)
-                return whole[: size + zeros]
-        except OSError:
-            pass  # the caller finds out why
-        buffers.give(whole)
-        return None
+        return DirectRead(fd, start, whole[:rounded], whole, size, zeros)
 
     def read(self, start: int, into: memoryview) -> bool:
         """Copy bytes of the data file, False where that fails; the lease is held.

@@ -18,6 +18,7 @@ from .blobcache import BlobCache
 from .chunk import Blob, Chunk, Extent
 from .demand import Demand
 from .digest import Buffer, Digest
+from .diskreads import DiskReads
 from .errors import ChunkstoreError, Missing, Unreachable
 from .fetcher import Ended, Fetcher, Reader
 from .held import Held
@@ -38,10 +39,6 @@ STALLED = 2.0
 
 INSISTING = 3
 """Rounds after which a reader takes copies: somebody evicts faster than it reads."""
-
-
-DISK_READS = 8
-"""Large reads of one image's cache files that are under way at once."""
 
 
 class ImageStore:
@@ -73,7 +70,7 @@ class ImageStore:
             cache, self._views, self._keeper, source, deadline=deadline, pulse=self._pulse
         )
         self._threads = trio.CapacityLimiter(2)
-        self._disk = trio.CapacityLimiter(DISK_READS)
+        self._disk = DiskReads(self._views)
         self.source = source
         """Where chunks come from that are not here."""
         self.workers: int | None = None
@@ -116,7 +113,7 @@ class ImageStore:
         """
         if not self.has(extents):
             return None
-        data = await trio.to_thread.run_sync(self._views.from_disk, extents, limiter=self._disk)
+        data = await self._disk.read(extents)
         if data is not None:
             self._ledger.add("cache", chunks=len(extents), size=len(data))
         return data
@@ -216,7 +213,10 @@ class ImageStore:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Fetch what is asked for until cancelled; then the blobs are closed."""
         try:
-            await self._fetcher.run(workers=self.workers, task_status=task_status)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._disk.run)
+                await self._fetcher.run(workers=self.workers, task_status=task_status)
+                nursery.cancel_scope.cancel()
         finally:
             shelves = list(self._views.shelves.values())
             self._views.shelves.clear()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import trio
 
-from .cachefile import CacheFile, buffers
+from .cachefile import CacheFile, DirectRead, buffers
 from .chunk import Blob, Chunk, Extent
 from .digest import Buffer
 from .doubles import Doubles
@@ -87,6 +87,22 @@ class Views:
                 stack.enter_context(file.lease.shared())
             runs = self._runs(extents, {}, self._find)
             return None if runs is None or all(map(_is_prompt, runs)) else _read(runs)
+
+    def direct_read(self, extents: Sequence[Extent]) -> tuple[Lease, DirectRead] | None:
+        """Return how to read *extents* past the page cache, and a share of the lease for it.
+
+        None where they are not one piece of a file, and holes, or are in memory; and where an
+        evictor is at work.
+        """
+        blob, chunk = extents[0].blob, extents[0].chunk
+        file = None if blob is None or chunk is None else self._find(blob, chunk)
+        if file is None or not file.lease.share():
+            return None
+        read = _direct_read(file, self._runs(extents, {}, self._find))
+        if read is None:
+            file.lease.release()
+            return None
+        return file.lease, read
 
     def lend(self, data: Buffer | None) -> Buffer | None:
         """Return *data*; if it is a kept buffer, that is used again later."""
@@ -210,6 +226,16 @@ class Views:
 
 def _is_prompt(run: _Run) -> bool:
     return not isinstance(run.source, CacheFile) or run.source.prompt(run.start, run.stop)
+
+
+def _direct_read(file: CacheFile, runs: Sequence[_Run] | None) -> DirectRead | None:
+    """Return how to read *runs*, which must be one of *file* and holes, past the page cache."""
+    if not runs or runs[0].source is not file or _is_prompt(runs[0]):
+        return None
+    first, *holes = runs
+    if any(run.source is not None for run in holes):
+        return None
+    return file.direct_read(first.start, first.stop, sum(run.stop - run.start for run in holes))
 
 
 def _read(runs: Sequence[_Run]) -> Buffer | None:

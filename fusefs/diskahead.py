@@ -26,11 +26,14 @@ from .vfs import Vfs
 LEAST = 512 << 10
 """Bytes of a request by which the kernel shows that it reads ahead itself."""
 
-PIECES = 8
+REQUESTS = 8
 """Requests ahead of a reader."""
 
-MOST = 16
-"""Pieces ahead of all readers; many readers keep the disk busy by themselves."""
+PIECE = 2 << 20
+"""Bytes that are read at once, for several requests."""
+
+MOST = 32
+"""Requests ahead of all readers; many readers keep the disk busy by themselves."""
 
 READERS = 64
 """Files whose last request is remembered."""
@@ -38,9 +41,9 @@ READERS = 64
 KEPT = 1.0
 """Seconds for which a piece waits for its reader."""
 
-QUICK = KEPT / PIECES
+QUICK = KEPT / (2 * REQUESTS)
 """Seconds that a reader may take from one request to the next: a slower one has no use for pieces,
-and would not come for the last of them."""
+and would not come for the last of them, which ends several requests later than the others."""
 
 _Place = tuple[int, int]
 """A file's node, and where a request of it begins."""
@@ -64,15 +67,17 @@ class _Piece:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """What a request gets of a piece."""
+    """What a request gets of a piece, or will get."""
 
     piece: _Piece
     start: int
     stop: int
 
     @property
-    def is_all(self) -> bool:
-        return (self.start, self.stop) == (self.piece.start, self.piece.stop)
+    def data(self) -> memoryview | None:
+        """Its bytes, None where they are not here."""
+        whole, start = self.piece.data, self.piece.start
+        return None if whole is None else memoryview(whole)[self.start - start : self.stop - start]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +94,8 @@ class DiskAhead:
 
     def __init__(self, vfs: Vfs) -> None:
         self._vfs = vfs
-        self._pieces: dict[_Place, _Piece] = {}
-        """By the place of the request that comes for them, or for the rest of them."""
+        self._parts: dict[_Place, _Part] = {}
+        """By the place of the request that will come for them."""
         self._asked: dict[_Place, int] = {}
         """Where ends what is being read for requests that found no piece."""
         self._next: OrderedDict[int, _Next] = OrderedDict()
@@ -111,7 +116,7 @@ class DiskAhead:
                     await self._begun.wait()
                     await trio.sleep(KEPT)
                     self._let_go(trio.current_time() - KEPT)
-                    if not self._pieces:
+                    if not self._parts:
                         self._begun = trio.Event()
         finally:
             self._nursery = None
@@ -119,7 +124,7 @@ class DiskAhead:
 
     def expects(self, node: int, start: int) -> bool:
         """Say whether something lies ready for a request: no need to look elsewhere."""
-        return (node, start) in self._pieces
+        return (node, start) in self._parts
 
     async def read(self, node: int, start: int, size: int, *, alone: bool = False) -> Buffer:
         """Return what ``Vfs.read`` does, and have the disk read on for who reads on.
@@ -140,52 +145,51 @@ class DiskAhead:
         self.served += bool(parts)
         if follows:
             self._answered(node, start, stop, before)
-        self._vfs.lend(node, data)
         return data
 
     def _take(self, node: int, start: int, stop: int) -> list[_Part]:
         """Return the pieces that hold ``[start, stop)``, the last of them begun now if need be."""
         parts: list[_Part] = []
-        while start < stop and (piece := self._pieces.pop((node, start), None)) is not None:
-            end = min(piece.stop, stop)
-            parts.append(_Part(piece, start, end))
+        while start < stop and (part := self._parts.pop((node, start), None)) is not None:
+            end = min(part.stop, stop)
+            if end < part.stop:
+                self._parts[node, end] = _Part(part.piece, end, part.stop)
+            if parts and parts[-1].piece is part.piece:
+                start = parts.pop().start
+            parts.append(_Part(part.piece, start, end))
             start = end
-            if end < piece.stop:
-                self._pieces[node, end] = piece
         if parts and start < stop:
             parts.append(_Part(self._begin(node, start, stop), start, stop))
         return parts
 
     async def _joined(self, parts: Sequence[_Part]) -> Buffer | None:
-        """Return the bytes of *parts*, copied unless they are one piece; None if some is not here.
+        """Return the bytes of *parts*, copied unless they are one; None if some is not here.
 
         Requests mostly come as they were foreseen; when a reader begins they still grow.
         """
         for part in parts:
             await part.piece.done.wait()
-        found = [part.piece.data for part in parts]
-        if len(parts) == 1 and parts[0].is_all:
-            return found[0]
-        views = [
-            memoryview(data)[part.start - part.piece.start : part.stop - part.piece.start]
-            for part, data in zip(parts, found, strict=True)
-            if data is not None
-        ]
-        joined = b"".join(views) if len(views) == len(parts) else None
+        views = [view for part in parts if (view := part.data) is not None]
+        whole = None
+        if len(views) == len(parts):
+            whole = views[0] if len(views) == 1 else b"".join(views)
         for part in parts:
             part.piece.left -= part.stop - part.start
             if not part.piece.left:
                 self._give_back(part.piece)
-        return joined
+        return whole
 
     async def _read(self, node: int, start: int, stop: int) -> Buffer | None:
         if start >= stop:
             return None
         self._asked[node, start] = stop
         try:
-            return await self._vfs.from_disk(node, start, stop - start)
+            data = await self._vfs.from_disk(node, start, stop - start)
         finally:
             self._asked.pop((node, start), None)
+        if data is not None:
+            self._vfs.lend(node, data)
+        return data
 
     def _is_in_order(self, before: _Next | None, start: int, *, found: bool) -> bool:
         if before is None or trio.current_time() - before.since > QUICK:
@@ -195,21 +199,24 @@ class DiskAhead:
     def _read_on(self, node: int, stop: int, size: int, end: int) -> None:
         """Begin to read what follows a request of *size* bytes up to *stop*, in a file up to *end*.
 
-        Pieces end where requests of that size will end.
+        Pieces end where requests of that size will end, and hold several of them.
         """
         place = stop
-        if stop < self._next[node].start <= stop + PIECES * size:
+        if stop < self._next[node].start <= stop + REQUESTS * size:
             place = self._next[node].start  # two requests came in the wrong order
         self._expect(node, place)
-        limit = min(stop + PIECES * size, end) if size >= LEAST else 0
+        limit = min(stop + REQUESTS * size, end) if size >= LEAST else 0
+        several = max(PIECE // size, 1) if size else 0
         while place < limit:
-            piece = self._pieces.get((node, place))
-            known = piece.stop if piece is not None else self._asked.get((node, place))
+            part = self._parts.get((node, place))
+            known = part.stop if part is not None else self._asked.get((node, place))
             if known is None:
-                if self._nursery is None or len(self._pieces) >= MOST:
+                if self._nursery is None or len(self._parts) >= MOST:
                     return
-                known = min(stop + ((place - stop) // size + 1) * size, end)
-                self._pieces[node, place] = self._begin(node, place, known)
+                known = min(stop + ((place - stop) // size + several) * size, end)
+                piece = self._begin(node, place, known)
+                for start in range(place, known, size):
+                    self._parts[node, start] = _Part(piece, start, min(start + size, known))
                 self._begun.set()
             place = known
 
@@ -244,17 +251,20 @@ class DiskAhead:
             piece.since = trio.current_time()
             piece.done.set()
             if piece.data is None:
-                self._pieces = {key: one for key, one in self._pieces.items() if one is not piece}
+                self._parts = {
+                    key: part for key, part in self._parts.items() if part.piece is not piece
+                }
             elif not piece.wanted:
                 self._waste(piece)
 
     def _let_go(self, before: float) -> None:
-        for key, piece in list(self._pieces.items()):
+        for key, part in list(self._parts.items()):
+            piece = part.piece
             if piece.since <= before:
-                del self._pieces[key]
-                piece.wanted = False
-                if piece.done.is_set():
+                del self._parts[key]
+                if piece.wanted and piece.done.is_set():
                     self._waste(piece)
+                piece.wanted = False
 
     def _waste(self, piece: _Piece) -> None:
         self.wasted += 1

@@ -12,12 +12,17 @@ from trio.testing import MockClock
 
 from chunkstore import Digest, Extent
 from chunkstore.blobcache import BlobCache
+from chunkstore.cachefile import buffers
 from chunkstore.direct import resident
+from chunkstore.diskqueue import DiskQueue
+from chunkstore.diskreads import DiskReads
 from chunkstore.doubles import MANY, SLICE_BITS, SOON, Doubles
+from chunkstore.held import Held
 from chunkstore.hugepages import Room
 from chunkstore.imagestore import ImageStore
 from chunkstore.memory import MemoryOrigin
 from chunkstore.originchunks import OriginChunks
+from chunkstore.views import Views
 from fixtures.blobs import make_blob
 
 MADE = make_blob([1 << 20] * 4 + [300_001, 5000])
@@ -47,7 +52,8 @@ class Pages:
 
 async def _filled(nursery: trio.Nursery, cache: BlobCache) -> ImageStore:
     source = OriginChunks(MemoryOrigin({MADE.blob.id: MADE.stored}))
-    store = ImageStore(cache, source, owner=Digest.of(b"image"), deadline=30)
+    # Time jumps whenever the disk takes its time: no read may fail for that.
+    store = ImageStore(cache, source, owner=Digest.of(b"image"), deadline=10**9)
     await nursery.start(store.run)
     for extent in MADE.extents():
         await store.read([extent])
@@ -223,4 +229,42 @@ async def test_replies_in_flight_do_not_share_memory(
             for index in range(4):
                 readers.start_soon(read, index)
         assert found == {index: MADE.data(index) for index in range(4)}
+    os.close(pages.fd)
+
+
+async def test_a_read_that_is_given_up_gives_its_memory_and_its_lease_back(
+    cache: BlobCache, nursery: trio.Nursery, patient_clock: MockClock
+) -> None:
+    store, pages = await _settled(nursery, cache)
+    for _ in range(40):
+        pages.drop()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await store.read([MADE.extent(1)])
+        assert scope.cancelled_caught
+    await trio.sleep(1)
+    pages.drop()
+    assert await store.read([MADE.extent(2)]) == MADE.data(2)
+    await trio.sleep(1)
+    file = cache.open(MADE.blob)
+    with file.lease.exclusive(0) as alone:
+        assert alone
+    cache.close_file(file)
+    os.close(pages.fd)
+
+
+async def test_without_a_queue_threads_read(
+    cache: BlobCache, nursery: trio.Nursery, patient_clock: MockClock
+) -> None:
+    store, pages = await _settled(nursery, cache)
+    views, shelf = Views(Held()), store.shelf(MADE.blob)
+    assert shelf is not None
+    views.shelves[MADE.blob.id] = shelf
+    reads = DiskReads(views, DiskQueue("pdp11"))
+    nursery.start_soon(reads.run)
+    for index in (1, 2):
+        pages.drop()
+        data = await reads.read([MADE.extent(index)])
+        assert data == MADE.data(index)
+        buffers.give(data)
     os.close(pages.fd)

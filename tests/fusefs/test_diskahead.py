@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from chunkstore import Buffer
-from fusefs.diskahead import KEPT, LEAST, MOST, PIECES, QUICK, DiskAhead
+from fusefs.diskahead import KEPT, LEAST, MOST, QUICK, REQUESTS, DiskAhead
 from fusefs.vfs import Vfs
 from rafs import NoEntry
 
@@ -42,14 +42,15 @@ class Disk:
     async def from_disk(self, node: int, start: int, size: int) -> Buffer | None:
         if start >= self.size or not self.here(start):
             return None
-        self.asked.append((node, start // MIB))
+        self.asked += [(node, place // MIB) for place in range(start, start + size, MIB)]
         await trio.sleep(1)
         self.lent += 1
         self.most = max(self.most, self.lent)
         self.read_size += size
         if self.content is not None:
             return self.content[start : start + size]
-        return (b"%d" % (start // MIB)).ljust(size, b"-") if size < MIB else _numbered(start)
+        places = range(start, start + size, MIB)
+        return b"".join(_numbered(place, min(MIB, start + size - place)) for place in places)
 
     def lend(self, node: int, data: Buffer | None) -> None:
         if self.gone:
@@ -61,8 +62,8 @@ class Disk:
         return b"fetched"
 
 
-def _numbered(start: int) -> bytes:
-    return (b"%d" % (start // MIB)).ljust(MIB, b"-")
+def _numbered(start: int, size: int = MIB) -> bytes:
+    return (b"%d" % (start // MIB)).ljust(size, b"-")
 
 
 @pytest.fixture
@@ -84,10 +85,10 @@ async def test_a_sequential_reader_finds_its_pieces_read(
         ahead = await _started(disk, nursery)
         for number in range(16):
             assert await ahead.read(7, number * MIB, MIB) == _numbered(number * MIB)
-        assert trio.current_time() < 2 + 16 / PIECES + 1
+        assert trio.current_time() < 2 + 16 / REQUESTS + 1
         assert ahead.served >= 12
         await trio.sleep(2 * KEPT + 2)
-        assert sorted(disk.asked) == [(7, number) for number in range(16 + PIECES)]
+        assert sorted(disk.asked) == [(7, number) for number in range(16 + REQUESTS)]
         assert disk.lent == 0
         assert not disk.fetched
         nursery.cancel_scope.cancel()
@@ -198,7 +199,7 @@ async def test_who_stops_in_the_middle_is_told_in_the_count(
         for number in range(4):
             await ahead.read(7, number * MIB, MIB)
         await trio.sleep(2 * KEPT + 2)
-        assert ahead.wasted == PIECES
+        assert ahead.wasted == REQUESTS // 2
         nursery.cancel_scope.cancel()
 
 
