@@ -106,6 +106,13 @@ class ImageStore:
             self._fault.note(str(exc))
             raise
 
+    def hasten(self, blob: Blob, start: int, stop: int) -> None:
+        """Have the disk begin to read decoded bytes of *blob* that will be asked for.
+
+        What is not here is no harm, but work for nothing.
+        """
+        self._views.hasten(blob, start, stop)
+
     async def from_disk(self, extents: Sequence[Extent]) -> Buffer | None:
         """Return the bytes of *extents* if all are here, but not in memory; it may wait for them.
 

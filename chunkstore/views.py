@@ -88,6 +88,12 @@ class Views:
             runs = self._runs(extents, {}, self._find)
             return None if runs is None or all(map(_is_prompt, runs)) else _read(runs)
 
+    def hasten(self, blob: Blob, start: int, stop: int) -> None:
+        """Have the disk begin to read decoded bytes of *blob*, whatever is there."""
+        shelf = self.shelves.get(blob.id)
+        if shelf is not None:
+            shelf.files[0].expect(start, stop)
+
     def direct_read(self, extents: Sequence[Extent]) -> tuple[Lease, DirectRead] | None:
         """Return how to read *extents* past the page cache, and a share of the lease for it.
 

@@ -31,6 +31,7 @@ class Beginnings:
         self.expect = reader.expect
         self.held = reader.held
         self.let_go = reader.let_go
+        self.hasten = reader.hasten
         self.from_disk = reader.from_disk
         self.lend = reader.lend
         self._reader = reader

@@ -73,6 +73,10 @@ class BlobFiles:
         """Return none."""
         return {}
 
+    def blob_of(self, nid: int) -> Blob | None:
+        """Return the blob that a file is."""
+        return self.blobs[nid - 1] if 0 < nid <= len(self.blobs) else None
+
     def extents(self, nid: int, start: int, stop: int) -> Sequence[Extent]:
         """Return the chunks that ``[start, stop)`` of a decoded blob lies in, and the holes."""
         if nid == _ROOT:

@@ -12,11 +12,13 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, ReaddirToken, RequestContext, StatvfsData
 
 from chunkstore import Buffer
+from rafs import RafsError
 
 from .diskahead import DiskAhead
 from .pagecache import PageCache
@@ -106,6 +108,10 @@ class Operations(pyfuse3.Operations):
         self._count[0] += 1
         if flags & _WRITING:
             raise FUSEError(errno.EROFS)
+        known = self._entries.get(inode)
+        if known is not None:
+            with suppress(RafsError):  # whoever reads it is told
+                self._vfs.foresee(inode, known.st_size)
         self._pagecache.opened(inode)
         return FileInfo(fh=inode, keep_cache=True)
 
@@ -114,6 +120,7 @@ class Operations(pyfuse3.Operations):
         """Return bytes, at once where they are here; between the look and the reply is no await."""
         self._count[0] += 1
         with self._translated:
+            self._vfs.hasten(fh, off, size)
             self._pagecache.read(fh, off, size)
             data = None if self.disk.expects(fh, off) else self._vfs.look(fh, off, size)
             if data is None:

@@ -50,6 +50,7 @@ class Traced:
         self.has_xattrs = tree.has_xattrs
         self.xattrs = tree.xattrs
         self.parent = tree.parent
+        self.blob_of = tree.blob_of
         self.by_index = tree.by_index
         self._tree = tree
         self._trace = trace

@@ -34,6 +34,10 @@ class Reader(ExtentReader, Protocol):
         """Say whether all of *extents* is here, in memory or not."""
         ...
 
+    def hasten(self, blob: Blob, start: int, stop: int) -> None:
+        """Have the disk begin to read decoded bytes of *blob* that will be asked for."""
+        ...
+
     async def from_disk(self, extents: Sequence[Extent]) -> Buffer | None:
         """Return what is here, but not in memory; None of anything else."""
         ...
@@ -121,6 +125,10 @@ class Tree(Protocol):
 
     def extents(self, nid: int, start: int, stop: int) -> Sequence[Extent]:
         """Return what holds a range of a file."""
+        ...
+
+    def blob_of(self, nid: int) -> Blob | None:
+        """Return the blob that a file is, byte for byte, if it is one."""
         ...
 
     def by_index(self, blob: Blob) -> Chunks | None:

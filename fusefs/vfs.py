@@ -40,6 +40,13 @@ what the kernel lets be under way (`fusefs.device`), so that every other image g
 SHARE = 64
 """Waiting reads that an image may have however many the others have."""
 
+SMALL = 128 << 10
+"""Bytes of a file, or of a read of a blob, that the disk begins to read before anything else is
+known: to find out where it lies and whether it is here takes as long as the disk does."""
+
+_FORESEEN = 1024
+"""Opened files that nobody has read yet whose place is remembered."""
+
 _LARGE = 512 << 10
 """Bytes of a read of a blob by which the kernel shows that it reads ahead in a large file: small
 files lie side by side in a blob, and who reads some of them wants no more of the blob."""
@@ -142,6 +149,8 @@ class Vfs:
         """How many reads wait for a source."""
         self.fixed = alone is not None
         """Whether what is shown stays as it is."""
+        self._foreseen: dict[int, tuple[int, Sequence[Extent]]] = {}
+        """Size and extents of small files that were opened a moment ago, by node."""
         if alone is not None:
             self._images[0] = self._directories[0] = _Slot(0, alone)
         else:
@@ -223,13 +232,38 @@ class Vfs:
         nid = slot.nid(node)
         return slot.tree.xattrs(nid) if slot.tree.has_xattrs(nid) else {}
 
+    def foresee(self, node: int, size: int) -> None:
+        """Have the disk begin to read a file of *size* bytes that was opened, if it is small."""
+        if not 0 < size <= SMALL:
+            return
+        slot = self._slot(node)
+        extents = slot.tree.extents(slot.nid(node), 0, size)
+        for extent in extents:
+            if extent.blob is not None and extent.chunk is not None:
+                start = extent.chunk.offset
+                slot.reader.hasten(extent.blob, start + extent.start, start + extent.stop)
+        if len(self._foreseen) >= _FORESEEN:
+            self._foreseen.clear()
+        self._foreseen[node] = size, extents
+
+    def hasten(self, node: int, start: int, size: int) -> None:
+        """Have the disk begin to read a small range of a blob, before it is known what it is."""
+        if size <= SMALL:
+            slot = self._slot(node)
+            if slot.direct and (blob := slot.tree.blob_of(slot.nid(node))) is not None:
+                slot.reader.hasten(blob, start, start + size)
+
     def look(self, node: int, start: int, size: int) -> Buffer | None:
         """Return *size* bytes of a file from *start* on, if they are here; fewer at its end.
 
         The answer may be a view of the cache, right until the calling task next awaits.
         """
         slot = self._slot(node)
-        extents = slot.tree.extents(slot.nid(node), start, start + size)
+        foreseen = None if start else self._foreseen.pop(node, None)
+        if foreseen is not None and foreseen[0] <= size:
+            _, extents = foreseen
+        else:
+            extents = slot.tree.extents(slot.nid(node), start, start + size)
         if slot.neighbours.brought:
             slot.neighbours.read(extents)
         return slot.reader.look(extents) if extents else b""

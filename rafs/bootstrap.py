@@ -103,6 +103,10 @@ class Bootstrap:
         """Yield what a whole file is made of, in order; None for a hole."""
         return arithmetic.file_chunks(self.metadata.file(nid))
 
+    def blob_of(self, nid: int) -> Blob | None:
+        """Return none: files are made of chunks."""
+        return None
+
     def by_index(self, blob: Blob) -> ChunkMap | None:
         """Return the chunks of *blob*; None in v5, where that means to read every inode first."""
         return None if self.version == _V5 else self.chunks(self._numbers[blob.id])

@@ -33,6 +33,7 @@ class Session:
 
     def __init__(self, image: Path, reader: DecodedFiles) -> None:
         self.bootstrap = Bootstrap.open(image / "image.boot")
+        self.reader = reader
         self.vitals, self.translation = Vitals(), Translation()
         vfs = Vfs(Image("image", self.bootstrap, reader))
         self.bareness = Bareness(vfs.trees)
@@ -110,6 +111,15 @@ async def test_reads_give_views_and_no_copy(session: Session) -> None:
     found = await session.operations.read(node, 0, 1000)
     assert isinstance(found, memoryview)
     assert found == BIG[:1000]
+
+
+async def test_opening_a_small_file_has_the_disk_begin_with_it(session: Session) -> None:
+    for name in (b"big", b"hello", b"folder"):
+        await session.operations.open(await session.node(name), os.O_RDONLY, CTX)
+    ((start, stop),) = session.reader.hastened
+    assert stop - start == len(b"hello world\n")
+    node = await session.node(b"hello")
+    assert bytes(await session.operations.read(node, 0, 4096)) == b"hello world\n"
 
 
 @pytest.mark.parametrize("flags", [os.O_WRONLY, os.O_RDWR, os.O_RDONLY | os.O_TRUNC])

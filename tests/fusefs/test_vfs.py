@@ -16,7 +16,7 @@ from fixtures.small import BIG, small
 from fusefs.blobfiles import BlobFiles
 from fusefs.errors import FusefsError
 from fusefs.slots import Slots
-from fusefs.vfs import ROOT, SLOT_BITS, WAITING_READS, Image, Vfs
+from fusefs.vfs import ROOT, SLOT_BITS, SMALL, WAITING_READS, Image, Vfs
 from rafs import BadImage, Bootstrap, NoEntry, WrongKind
 
 
@@ -171,6 +171,39 @@ def test_any_range_reads_as_the_file_does(all_here: Vfs, start: int, size: int) 
 def test_empty_reads_need_no_reader(vfs: Vfs) -> None:
     assert vfs.look(_node(vfs, b"empty"), 0, 4096) == b""
     assert vfs.look(_node(vfs, b"big"), len(BIG), 4096) == b""
+
+
+def test_the_disk_begins_with_a_small_file_when_it_is_opened(
+    reader: DecodedFiles, image: Path
+) -> None:
+    reader.ready = True
+    vfs = Vfs(Image("image", Bootstrap.open(image / "image.boot"), reader))
+    node = _node(vfs, b"poison")
+    vfs.foresee(node, 12345)
+    ((start, stop),) = reader.hastened
+    assert stop - start == 12345
+    assert vfs.look(node, 0, 4096) == bytes(4096), "less than what was foreseen"
+    for again in range(2):
+        vfs.foresee(node, 12345)
+        assert vfs.look(node, 0, 16384) == bytes(12345), again
+    assert vfs.look(node, 0, 16384) == bytes(12345), "not foreseen"
+    reader.hastened.clear()
+    vfs.foresee(_node(vfs, b"big"), len(BIG))
+    vfs.foresee(_node(vfs, b"empty"), 0)
+    vfs.hasten(node, 0, 4096)
+    assert reader.hastened == [], "what is large, empty, or not known yet"
+
+
+def test_the_disk_begins_with_a_small_piece_of_a_blob_before_it_is_looked_for(
+    image: Path, reader: DecodedFiles
+) -> None:
+    bootstrap = Bootstrap.open(image / "image.boot")
+    vfs = Vfs(Image("blobs", BlobFiles(bootstrap), reader, direct=True, wholly=False))
+    node = _node(vfs, b"0")
+    vfs.hasten(node, 8192, 16384)
+    vfs.hasten(node, 0, SMALL + 1)
+    vfs.hasten(ROOT, 0, 4096)
+    assert reader.hastened == [(8192, 8192 + 16384)]
 
 
 async def test_missing_bytes_are_fetched_and_then_looked_up(
