@@ -32,6 +32,9 @@ _EVENT = struct.Struct("<QQqq")
 """data, iocb, result, the same again."""
 
 _PREAD, _RESFD = 0, 1
+_NOWAIT = 8
+"""RWF_NOWAIT: an error where the call itself would wait, for a place on the disk or a whole file
+system that knows no other way."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -63,7 +66,7 @@ class DiskQueue:
             return False
         self._count += 1
         address = ctypes.addressof(ctypes.c_char.from_buffer(into))
-        words = (self._count, 0, 0, _PREAD, 0, fd, address, len(into), start, 0, _RESFD)
+        words = (self._count, 0, _NOWAIT, _PREAD, 0, fd, address, len(into), start, 0, _RESFD)
         _IOCB.pack_into(self._iocb, 0, *words, self._event)
         if _libc.syscall(self._calls[3], self._context, 1, self._place) != 1:
             return False

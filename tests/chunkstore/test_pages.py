@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from chunkstore import Digest, Extent
 from chunkstore.blobcache import BlobCache
 from chunkstore.cachefile import buffers
 from chunkstore.direct import resident
-from chunkstore.diskqueue import DiskQueue
+from chunkstore.diskqueue import DiskQueue, Done
 from chunkstore.diskreads import DiskReads
 from chunkstore.doubles import MANY, SLICE_BITS, SOON, Doubles
 from chunkstore.held import Held
@@ -253,14 +254,23 @@ async def test_a_read_that_is_given_up_gives_its_memory_and_its_lease_back(
     os.close(pages.fd)
 
 
-async def test_without_a_queue_threads_read(
-    cache: BlobCache, nursery: trio.Nursery, patient_clock: MockClock
+class BusyDisk(DiskQueue):
+    """A queue in which every read would have to wait."""
+
+    def read(self, fd: int, into: memoryview, start: int, done: Done) -> bool:
+        done(-errno.EAGAIN)
+        return True
+
+
+@pytest.mark.parametrize("queue", [DiskQueue("pdp11"), BusyDisk()])
+async def test_what_no_queue_takes_threads_read(
+    cache: BlobCache, nursery: trio.Nursery, patient_clock: MockClock, queue: DiskQueue
 ) -> None:
     store, pages = await _settled(nursery, cache)
     views, shelf = Views(Held()), store.shelf(MADE.blob)
     assert shelf is not None
     views.shelves[MADE.blob.id] = shelf
-    reads = DiskReads(views, DiskQueue("pdp11"))
+    reads = DiskReads(views, queue)
     nursery.start_soon(reads.run)
     for index in (1, 2):
         pages.drop()
