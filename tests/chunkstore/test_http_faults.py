@@ -10,15 +10,12 @@ import trio
 import trio.testing
 
 from chunkstore import ChunkstoreError, Corrupt, Missing, Refused, Unreachable
-from chunkstore.http import Client, Deadlines
 from chunkstore.http.ranges import SKIPPED
-from chunkstore.origins.http import HttpOrigin
 from chunkstore.retrying import Retrying
 from fixtures.faulty import (
     Cut,
     Drip,
     Fault,
-    FaultyServer,
     Flipped,
     Proper,
     Raw,
@@ -31,33 +28,7 @@ from fixtures.faulty import (
     Whole,
     redirect,
 )
-from fixtures.memorynet import MemoryNet
-
-BLOB = bytes(i * 13 % 251 for i in range(200_000))
-START, SIZE = 50_000, 100_000
-PATIENCE = 30.0
-
-
-class Site:
-    """A server in memory and an origin that reads from it."""
-
-    def __init__(self, nursery: trio.Nursery) -> None:
-        self.net = MemoryNet(nursery)
-        self.server = FaultyServer({"/blobs/a": BLOB})
-        self.net.add("store", self.server.serve)
-        deadlines = Deadlines(connect=10, progress=PATIENCE)
-        self.client = Client(dial=self.net.dial, deadlines=deadlines)
-        self.origin = HttpOrigin("http://store", self.client)
-        self.arrived: list[int] = []
-        self.into = bytearray(SIZE)
-
-    async def read(self, *plan: Fault) -> bytes:
-        """Read the range while the server does as planned."""
-        self.server.plan[:] = plan
-        self.arrived.clear()
-        self.into[:] = bytes(SIZE)
-        await self.origin.read("a", START, memoryview(self.into), self.arrived.append)
-        return bytes(self.into)
+from fixtures.faultysite import GOOD, PATIENCE, SIZE, START, Site
 
 
 @pytest.fixture
@@ -66,8 +37,6 @@ async def site(nursery: trio.Nursery) -> AsyncIterator[Site]:
     with found.client:
         yield found
 
-
-GOOD = BLOB[START : START + SIZE]
 
 RIGHT_IN_THE_END: list[tuple[str, list[Fault]]] = [
     ("a whole file for a range", [Whole()]),
@@ -307,87 +276,6 @@ async def test_a_server_without_ranges_is_refused_where_it_would_waste_too_much(
     site.server.plan[:] = [whole]
     with pytest.raises(Unreachable, match="cannot send ranges"):
         await site.origin.read("a", SKIPPED + 1, into, site.arrived.append)
-
-
-async def test_a_kept_connection_that_died_is_replaced_without_a_word(site: Site) -> None:
-    await site.read()
-    assert await site.read(Raw(b""), Proper()) == GOOD
-    assert len(site.net.dialled) == 2
-
-
-async def test_a_new_connection_that_dies_is_not_tried_twice(site: Site) -> None:
-    with pytest.raises(Unreachable, match="hung up"):
-        await site.read(Raw(b""), Raw(b""), Raw(b""))
-    assert len(site.net.dialled) == 1
-
-
-async def test_a_kept_connection_that_dies_in_the_middle_is_an_error(
-    autojump_clock: trio.testing.MockClock, site: Site
-) -> None:
-    await site.read()
-    with pytest.raises(Unreachable, match="cut off"):
-        await site.read(Cut(after=10))
-    assert len(site.net.dialled) == 1
-
-
-async def test_old_connections_are_not_used_again(
-    autojump_clock: trio.testing.MockClock, site: Site
-) -> None:
-    await site.read()
-    await trio.sleep(61)
-    await site.read()
-    assert len(site.net.dialled) == 2
-
-
-@pytest.mark.parametrize("fault", [Stall(), Stall(after=10), Drip(size=1, every=1)])
-async def test_a_cancelled_read_hangs_up_and_frees_its_slot(
-    autojump_clock: trio.testing.MockClock, site: Site, fault: Fault
-) -> None:
-    with trio.move_on_after(5):
-        await site.read(fault)
-    assert site.client.idle == 0
-    assert await site.read() == GOOD
-
-
-async def test_connections_per_server_are_bounded(
-    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
-) -> None:
-    net = MemoryNet(nursery)
-    net.add("store", FaultyServer({"/blobs/a": BLOB}, after=Drip(size=10_000, every=1)).serve)
-    buffers = [bytearray(10_000) for _ in range(9)]
-    began = trio.current_time()
-    with Client(dial=net.dial, connections=3) as client:
-        origin = HttpOrigin("http://store", client)
-        async with trio.open_nursery() as readers:
-            for at, into in enumerate(buffers):
-                readers.start_soon(origin.read, "a", at * 10_000, memoryview(into), _nothing)
-        assert client.idle == 3
-    assert (len(net.dialled), trio.current_time() - began) == (3, 3)
-    assert b"".join(buffers) == BLOB[:90_000]
-
-
-def _nothing(_count: int) -> None:
-    return
-
-
-async def test_one_stalled_server_does_not_hold_up_another(
-    autojump_clock: trio.testing.MockClock, site: Site, nursery: trio.Nursery
-) -> None:
-    site.net.add("other", FaultyServer({"/blobs/a": BLOB}).serve)
-    site.server.after = Stall()
-    other = HttpOrigin("http://other", site.client)
-    for _ in range(20):
-        nursery.start_soon(_swallow, site.origin)
-    await trio.sleep(1)
-    into = bytearray(SIZE)
-    await other.read("a", START, memoryview(into), _nothing)
-    assert into == GOOD
-    assert trio.current_time() < PATIENCE
-
-
-async def _swallow(origin: HttpOrigin) -> None:
-    with pytest.raises(Unreachable):
-        await origin.read("a", 0, memoryview(bytearray(10)), _nothing)
 
 
 PASSING = [row[0] for row in WRONG if row[1] is Unreachable]
