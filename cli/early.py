@@ -62,9 +62,10 @@ def _wait(supervisor: int, heard: int) -> NoReturn:
         sys.stderr.write("\nAborted!\n")  # as click does
         os._exit(1)
     code = os.waitstatus_to_exitcode(status)
-    if said or code < 0:
+    if said or code <= 0:
         errors = importlib.import_module("cli.errors")
-        why = said.decode(errors="replace") or "its supervisor died"
+        died = "its supervisor died" if code else "it was ended before it answered"
+        why = said.decode(errors="replace") or died
         sys.stderr.write(f"naiad: {errors.sentence(errors.MountFailed(why))}\n")
     os._exit(code if code > 0 else 1)
 

@@ -15,11 +15,16 @@ BDI = Path("/sys/class/bdi")
 
 
 class Connection:
-    """The kernel's settings and counters of one FUSE mount; what is not permitted does nothing."""
+    """The kernel's settings and counters of one FUSE mount; what is not permitted does nothing.
+
+    A connection's number is another one's as soon as its mount has gone. So what aborts it is
+    opened while it is certain whose it is: of a connection that has ended, it does nothing.
+    """
 
     def __init__(self, device: tuple[int, int]) -> None:
         self._device = device
         self._minor = device[1]
+        self._end = self._opened("abort", os.O_WRONLY)
 
     def is_of(self, mounted: Mounted) -> bool:
         """Say whether *mounted* is this connection's mount and no other's."""
@@ -27,7 +32,16 @@ class Connection:
 
     def abort(self) -> bool:
         """Fail every request, waiting and to come; say whether it could be asked."""
-        return self._write("abort", "1")
+        try:
+            return self._end >= 0 and os.write(self._end, b"1") == 1
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Let go of what aborts it."""
+        if self._end >= 0:
+            os.close(self._end)
+        self._end = -1
 
     def waiting(self) -> int:
         """Return how many requests the kernel has open; 0 where that cannot be read."""
@@ -56,19 +70,23 @@ class Connection:
 
     @contextmanager
     def _file(self, name: str, flags: int) -> Iterator[int | None]:
+        handle = self._opened(name, flags)
+        try:
+            yield None if handle < 0 else handle
+        finally:
+            if handle >= 0:
+                os.close(handle)
+
+    def _opened(self, name: str, flags: int) -> int:
+        """Open one of the connection's files; -1 where that is not permitted."""
         folder = _control_folder()
         try:
-            handle = os.open(f"{self._minor}/{name}", flags | os.O_CLOEXEC, dir_fd=folder)
+            return os.open(f"{self._minor}/{name}", flags | os.O_CLOEXEC, dir_fd=folder)
         except OSError:
-            yield None
-            return
+            return -1
         finally:
             if folder >= 0:
                 os.close(folder)
-        try:
-            yield handle
-        finally:
-            os.close(handle)
 
 
 def _control_folder() -> int:

@@ -59,6 +59,8 @@ class Device:
     def remount(self) -> None:
         """Mount anew in place of a mount whose connection ended; raises MountFailed."""
         self.unmount(lazy=True)
+        if self._connection is not None:
+            self._connection.close()
         self._mount()
 
     def init_socket(self) -> socket.socket:
