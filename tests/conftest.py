@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from trio.testing import MockClock
 
 from fixtures.command import Naiad
 from fixtures.command import naiad as running_naiad
 from fixtures.leftovers import HOMES, MARK, Surroundings
+from fixtures.patience import patient
 
 _PATIENCE = 10.0
 """Seconds in which what the last test has ended is gone."""
@@ -52,6 +54,12 @@ def nothing_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     yield
     left = around.left(_PATIENCE)
     assert not left, "\n".join(["the tests have left behind:", *left])
+
+
+@pytest.fixture
+def patient_clock() -> MockClock:
+    """Give a clock that jumps only where no thread is waited for either."""
+    return patient()
 
 
 @pytest.fixture(autouse=True)

@@ -103,13 +103,6 @@ def plain(made: MadeBlob) -> bytes:
     return b"".join(made.data(chunk.index) for chunk in made.chunks)
 
 
-@pytest.fixture
-def patient_clock(autojump_clock: MockClock) -> MockClock:
-    """Give a clock that jumps only when no thread is at work either, as far as 50 ms can tell."""
-    autojump_clock.autojump_threshold = 0.05
-    return autojump_clock
-
-
 class TestReading:
     async def test_what_was_read_once_is_looked_at(
         self, cache: BlobCache, nursery: trio.Nursery

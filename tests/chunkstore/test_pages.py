@@ -25,6 +25,7 @@ from chunkstore.memory import MemoryOrigin
 from chunkstore.originchunks import OriginChunks
 from chunkstore.views import Views
 from fixtures.blobs import make_blob
+from fixtures.patience import patient
 
 MADE = make_blob([1 << 20] * 4 + [300_001, 5000])
 
@@ -71,9 +72,8 @@ async def _settled(nursery: trio.Nursery, cache: BlobCache) -> tuple[ImageStore,
 
 
 @pytest.fixture
-def patient_clock(autojump_clock: MockClock) -> MockClock:
-    autojump_clock.autojump_threshold = 0.05
-    return autojump_clock
+def patient_clock() -> MockClock:
+    return patient(0.05)  # for reads that no thread makes
 
 
 async def test_pages_that_readers_got_are_let_go_of(

@@ -92,9 +92,8 @@ def test_only_unused_blobs_are_collected(cache: BlobCache, shelf: Shelf) -> None
 
 @pytest.mark.logs("bad chunk dropped")
 async def test_the_background_scrub_finds_rot_at_its_own_pace(
-    cache: BlobCache, shelf: Shelf, nursery: trio.Nursery, autojump_clock: MockClock
+    cache: BlobCache, shelf: Shelf, nursery: trio.Nursery, patient_clock: MockClock
 ) -> None:
-    autojump_clock.autojump_threshold = 0.02
     flip(cache, 19)
     nursery.start_soon(lambda: scrub(cache, rate=65536, before=0, between_passes=1000))
     await trio.sleep(25)
@@ -108,9 +107,8 @@ async def test_the_background_scrub_finds_rot_at_its_own_pace(
 
 
 async def test_one_process_scrubs_a_folder(
-    cache: BlobCache, shelf: Shelf, nursery: trio.Nursery, autojump_clock: MockClock
+    cache: BlobCache, shelf: Shelf, nursery: trio.Nursery, patient_clock: MockClock
 ) -> None:
-    autojump_clock.autojump_threshold = 0.02
     other = BlobCache(cache.root)
     nursery.start_soon(lambda: scrub(cache, rate=1, before=0))
     await trio.sleep(1)

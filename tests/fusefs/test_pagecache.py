@@ -106,9 +106,8 @@ async def test_a_model_is_brought_whole_after_its_first_read(session: Session) -
 
 
 async def test_the_caches_pages_of_what_was_pushed_are_let_go_of(
-    session: Session, autojump_clock: MockClock
+    session: Session, patient_clock: MockClock
 ) -> None:
-    autojump_clock.autojump_threshold = 0.02  # threads take no virtual time
     session.pagecache.opened(session.node(b"model"))
     session.read(b"model", 0, 4096)
     await session.reader.settle()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from trio.testing import MockClock
 
+from fixtures.patience import patient
 from fixtures.swarmcerts import SwarmCerts
 
 
@@ -21,10 +22,9 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> SwarmCerts:
 
 
 @pytest.fixture
-def clock(autojump_clock: MockClock) -> MockClock:
-    """Give threads, which touch files here, a moment before time jumps.
+def clock() -> MockClock:
+    """Give threads, which touch files here, the time that they need.
 
     Time is real in a test that does not name its clock, whatever its fixtures do.
     """
-    autojump_clock.autojump_threshold = 0.02
-    return autojump_clock
+    return patient()
