@@ -6,7 +6,6 @@ file without copying them (sendfile); under TLS they are read, encrypted and sen
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -91,46 +90,23 @@ class PlainLine:
         self._socket = stream.socket
         self._least = 1
         """Bytes that must be there before the kernel wakes us."""
-        self._empty = True
-        """The last time less had come than there was room for."""
         self.sent = self.received = 0
 
     async def send(self, data: Buffer, *, more: bool = False) -> None:
         """Send all of *data*; with *more* it may wait for what is sent next, at once."""
+        flags = socket.MSG_MORE if more else 0
         with memoryview(data) as rest:
             done = 0
             while done < len(rest):
-                done += await self._send(rest[done:], more)
-
-    async def _send(self, data: memoryview, more: bool) -> int:
-        """Send what the kernel takes, and go on without letting others run: frames are small."""
-        if more:
-            count = await self._socket.send(data, socket.MSG_MORE)
-        else:
-            try:
-                count = os.write(self._socket.fileno(), data)
-            except BlockingIOError:
-                await trio.lowlevel.wait_writable(self._socket)
-                return 0
-        self.sent += count
-        return count
+                count = await self._socket.send(rest[done:], flags)
+                done += count
+                self.sent += count
 
     async def receive_into(self, into: memoryview) -> int:
         """Receive at least one byte; return how many, 0 when there will be none."""
-        while True:
-            # To try in vain costs as much as to receive.
-            if self._empty:
-                await trio.lowlevel.wait_readable(self._socket)
-            else:
-                await trio.lowlevel.checkpoint()
-            try:
-                count = os.readv(self._socket.fileno(), [into])
-            except BlockingIOError:
-                self._empty = True
-                continue
-            self._empty = count < len(into)
-            self.received += count
-            return count
+        count = await self._socket.recv_into(into)
+        self.received += count
+        return count
 
     async def fill(self, into: memoryview) -> None:
         """Receive as many bytes as there is room for; raises Gone when there will not be."""

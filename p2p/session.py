@@ -162,16 +162,10 @@ class Session:
     async def _send_posted(self) -> None:
         while True:
             await self._work.wait()
-            try:
-                self._writing.acquire_nowait()  # to wait for what is free lets all others run first
-            except trio.WouldBlock:
-                await self._writing.acquire()
-            try:
+            async with self._writing:
                 frames = self._take_posted()
                 if frames:  # else they went out before a piece
                     await self._try_send(frames)
-            finally:
-                self._writing.release()
             self._sent()
 
     def _take_posted(self) -> bytes:
