@@ -44,6 +44,9 @@ SMALL = 128 << 10
 """Bytes of a file, or of a read of a blob, that the disk begins to read before anything else is
 known: to find out where it lies and whether it is here takes as long as the disk does."""
 
+UNREAD = 8
+"""Opens that no read follows, because the kernel has the pages, until none is foreseen any more."""
+
 _FORESEEN = 1024
 """Opened files that nobody has read yet whose place is remembered."""
 
@@ -151,6 +154,8 @@ class Vfs:
         """Whether what is shown stays as it is."""
         self._foreseen: dict[int, tuple[int, Sequence[Extent]]] = {}
         """Size and extents of small files that were opened a moment ago, by node."""
+        self._unread = 0
+        """Files foreseen since the last read of a file's beginning."""
         if alone is not None:
             self._images[0] = self._directories[0] = _Slot(0, alone)
         else:
@@ -234,8 +239,9 @@ class Vfs:
 
     def foresee(self, node: int, size: int) -> None:
         """Have the disk begin to read a file of *size* bytes that was opened, if it is small."""
-        if not 0 < size <= SMALL:
+        if not 0 < size <= SMALL or self._unread >= UNREAD:
             return
+        self._unread += 1
         slot = self._slot(node)
         extents = slot.tree.extents(slot.nid(node), 0, size)
         for extent in extents:
@@ -259,7 +265,9 @@ class Vfs:
         The answer may be a view of the cache, right until the calling task next awaits.
         """
         slot = self._slot(node)
-        foreseen = None if start else self._foreseen.pop(node, None)
+        foreseen = None
+        if not start:
+            self._unread, foreseen = 0, self._foreseen.pop(node, None)
         if foreseen is not None and foreseen[0] <= size:
             _, extents = foreseen
         else:

@@ -16,7 +16,7 @@ from fixtures.small import BIG, small
 from fusefs.blobfiles import BlobFiles
 from fusefs.errors import FusefsError
 from fusefs.slots import Slots
-from fusefs.vfs import ROOT, SLOT_BITS, SMALL, WAITING_READS, Image, Vfs
+from fusefs.vfs import ROOT, SLOT_BITS, SMALL, UNREAD, WAITING_READS, Image, Vfs
 from rafs import BadImage, Bootstrap, NoEntry, WrongKind
 
 
@@ -192,6 +192,18 @@ def test_the_disk_begins_with_a_small_file_when_it_is_opened(
     vfs.foresee(_node(vfs, b"empty"), 0)
     vfs.hasten(node, 0, 4096)
     assert reader.hastened == [], "what is large, empty, or not known yet"
+
+
+def test_files_that_the_kernel_has_are_not_foreseen(image: Path, reader: DecodedFiles) -> None:
+    reader.ready = True
+    vfs = Vfs(Image("image", Bootstrap.open(image / "image.boot"), reader))
+    node = _node(vfs, b"poison")
+    for _ in range(3 * UNREAD):
+        vfs.foresee(node, 12345)
+    assert len(reader.hastened) == UNREAD
+    assert vfs.look(node, 0, 16384) == bytes(12345), "the kernel asks again"
+    vfs.foresee(node, 12345)
+    assert len(reader.hastened) == UNREAD + 1
 
 
 def test_the_disk_begins_with_a_small_piece_of_a_blob_before_it_is_looked_for(
