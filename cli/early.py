@@ -38,6 +38,8 @@ def begin() -> Early:
     The command's own process ends here, when it has heard that.
     """
     heard, told = os.pipe()
+    # Between the fork and its end Python swallows a KeyboardInterrupt.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     supervisor = os.fork()
     if supervisor:
         os.close(told)
@@ -45,6 +47,7 @@ def begin() -> Early:
     os.close(heard)
     # The command acts on Ctrl-C; what is mounted by then would stay otherwise.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     return Early.forked(_serve, told)
 
 
@@ -52,6 +55,7 @@ def _wait(supervisor: int, heard: int) -> NoReturn:
     """Wait for what *supervisor* says through *heard*, and end as it would."""
     said = b""
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         while more := os.read(heard, 1 << 16):
             said += more
             if said == READY:

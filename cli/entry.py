@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+
+TYPE_CHECKING = False  # as typing has it, whose import Ctrl-C would break off
 
 if TYPE_CHECKING:
     from fusefs.early import Early

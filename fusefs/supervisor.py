@@ -97,7 +97,8 @@ class Supervisor:
         self._ready: Callable[[], None] | None = None
         """Called when the first daemon serves, and then forgotten."""
         self._private: Sequence[int] = ()
-        """Handles that the first daemon may not inherit; closed when it is ready."""
+        """Pipes to who waits for the mount, which ends if that one does. The first daemon may not
+        inherit them; closed when it is ready."""
         self._wakeup: Sequence[int] = ()
         self._early = early
         self._vitals = (early and early.vitals) or Vitals()
@@ -118,7 +119,8 @@ class Supervisor:
     def run(self, ready: Callable[[], None], private: Sequence[int] = ()) -> None:
         """Keep the mount served until it is unmounted; call *ready* when it answers first.
 
-        *private* are handles that no daemon may inherit; *ready* closes them. Raises GivenUp, which
+        *private* are pipes that no daemon may inherit; *ready* closes them, and a mount that does
+        not answer yet ends when nobody reads one any more. Raises GivenUp, which
         leaves a dead mount behind, so that nobody takes it for an empty folder; and MountFailed,
         which leaves none.
         """
@@ -170,6 +172,8 @@ class Supervisor:
         happened = self._wait(wakeup)
         if wakeup in happened and _asked_to_end(wakeup):
             return False
+        if not happened.isdisjoint(self._private):  # who waits for the mount is gone
+            return False
         if self._device.has_ended():
             return False
         self._unreaped = [child for child in self._unreaped if not child.reap()]
@@ -185,6 +189,8 @@ class Supervisor:
     def _wait(self, wakeup: int) -> frozenset[int]:
         poll = select.poll()
         poll.register(wakeup, select.POLLIN)
+        for handle in self._private:
+            poll.register(handle, 0)  # POLLERR alone, when nobody reads it any more
         if self._shower is not None:
             poll.register(self._shower.handle, select.POLLIN)
         patience = TICK

@@ -52,6 +52,17 @@ def remove_leftovers(place: Path) -> None:
                 os.close(lock)
 
 
+@contextmanager
+def locked(place: Path) -> Iterator[None]:
+    """Keep other builds from naming what they made in *place*; the lock ends with the process."""
+    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def sync_folder(folder: Path) -> None:
     """Bring the names in *folder* to the disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

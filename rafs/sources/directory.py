@@ -69,8 +69,9 @@ class DirectorySource:
             try:
                 pending.extend(reversed(self._walk(path, node)))
             except OSError as exc:
-                named = os.fsencode(exc.filename) if isinstance(exc.filename, str | bytes) else path
-                raise failed(named, exc) from exc
+                name = os.fsencode(exc.filename) if isinstance(exc.filename, str | bytes) else path
+                # An entry's look names it by itself.
+                raise failed(name if name.startswith(path) else path + b"/" + name, exc) from exc
         return self._size
 
     def read(self, packer: Packer) -> Harvest:

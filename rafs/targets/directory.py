@@ -8,7 +8,7 @@ from pathlib import Path
 
 from chunkstore import Blob
 from rafs.imagefile import VERSION, BlobFacts, BootstrapFacts, ImageFile
-from rafs.scratch import publish, sync_folder
+from rafs.scratch import locked, publish, sync_folder
 
 from .draft import Draft, Piece
 
@@ -39,10 +39,11 @@ class DirectoryTarget:
         if draft.blob is not None:
             publish(draft.blob.path, blobs / draft.blob.digest.hex)
         missing = [entry.blob.id for entry in draft.entries if not self._has(entry.blob.id)]
-        (self.place / FACTS).unlink(missing_ok=True)
-        sync_folder(self.place)
-        publish(draft.bootstrap.path, self.place / BOOTSTRAP)
-        publish(piece.path, self.place / FACTS)
+        with locked(self.place):  # else these could be of two builds
+            (self.place / FACTS).unlink(missing_ok=True)
+            sync_folder(self.place)
+            publish(draft.bootstrap.path, self.place / BOOTSTRAP)
+            publish(piece.path, self.place / FACTS)
         return [f"blob {blob_id} is not in {blobs}: a mount must find it" for blob_id in missing]
 
     def _has(self, blob_id: str) -> bool:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
 from chunkstore import Digest
 from rafs.errors import BadSource
-from rafs.scratch import publish, scratch
+from rafs.scratch import locked, publish, scratch
 from rafs.sources.documents import INDEX_TYPES, REFERENCE, Descriptor, Platform
 
 from .draft import Json, Piece
@@ -45,7 +41,7 @@ class LayoutShelf:
 
     def name(self, descriptor: Descriptor) -> None:
         """List the image in ``index.json``, in the place of one that had its name."""
-        with _locked(self._folder), scratch(self._folder) as folder:
+        with locked(self._folder), scratch(self._folder) as folder:
             if not (self._folder / _MARK).exists():
                 self._write(folder / "mark", {"imageLayoutVersion": "1.0.0"}, _MARK)
             entry = msgspec.to_builtins(descriptor)
@@ -88,14 +84,3 @@ def layout_target(folder: Path, tag: str | None, platform: Platform | None = Non
 def _name_of(image: Json) -> object:
     annotations = image.get("annotations")
     return annotations.get(REFERENCE) if isinstance(annotations, dict) else None
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other builds from changing the index meanwhile; the lock ends with the process."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

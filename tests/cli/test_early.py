@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from cli.early import is_early
 from fixtures.command import Naiad
 from fixtures.mounting import until
+from fusefs.child import start_time
 
 
 @pytest.mark.parametrize(
@@ -83,6 +85,24 @@ def test_ctrl_c_while_it_mounts_leaves_nothing(naiad: Naiad, tmp_path: Path) -> 
     until(lambda: not _others(command.pid))
     assert not place.is_mount()
     until(lambda: not any(naiad.state.glob("*/control")))
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_a_command_that_is_killed_while_it_mounts_leaves_nothing(
+    naiad: Naiad, tmp_path: Path, number: int
+) -> None:
+    place = tmp_path / "mount"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        command = _started(naiad, f"http://127.0.0.1:{silent.getsockname()[1]}", place)
+        others = _others(command.pid)
+        with silent.accept()[0]:
+            command.send_signal(number)
+            command.communicate(timeout=20)
+            assert command.returncode == -number
+            until(lambda: not any(start_time(pid) for pid in others))
+    assert not place.is_mount()
+    assert not any(naiad.state.glob("*/control"))
 
 
 @pytest.mark.kernel

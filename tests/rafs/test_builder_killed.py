@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -201,6 +202,18 @@ def test_a_failed_build_leaves_what_others_put_there(tmp_path: Path) -> None:
     with pytest.raises(BadSource):
         fail()
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["other"]
+
+
+def test_builds_that_end_together_leave_the_image_of_one(tmp_path: Path) -> None:
+    sources = [tmp_path / name for name in ("one", "other")]
+    for source in sources:
+        source.mkdir()
+        (source / "file").write_text(source.name)
+    with ThreadPoolExecutor() as pool:
+        for _ in range(20):
+            target = DirectoryTarget(tmp_path / "image")
+            list(pool.map(build, map(DirectorySource, sources), [target] * len(sources)))
+            assert complete(tmp_path / "image")
 
 
 def test_what_a_living_build_uses_is_left_alone(tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ import pytest
 from rafs import BadSource
 from rafs.builder import BuildOptions, build
 from rafs.packer import Packer
-from rafs.sources.directory import DirectorySource
+from rafs.sources.directory import DirectorySource, _Folder
 from rafs.sources.source import Harvest
 from rafs.targets import DirectoryTarget
+from rafs.tree import Node
 
 
 class Meddled(DirectorySource):
@@ -75,6 +76,24 @@ def test_a_file_that_changes_is_an_error_that_names_it(
     with pytest.raises(BadSource, match=str(path)):
         build(source, DirectoryTarget(image), BuildOptions(chunk_size=4096))
     assert not image.exists()
+
+
+class Vanishing(DirectorySource):
+    """A directory of which the file *gone* goes while it is walked."""
+
+    def __init__(self, root: Path, gone: Path) -> None:
+        super().__init__(root)
+        self._gone = gone
+
+    def _child(self, folder: _Folder, name: bytes, status: os.stat_result) -> Node | None:
+        self._gone.unlink(missing_ok=True)
+        return super()._child(folder, name, status)
+
+
+def test_a_file_that_vanishes_before_it_is_looked_at_is_named_with_its_folder(tree: Path) -> None:
+    source = Vanishing(tree, tree / "small")
+    with pytest.raises(BadSource, match=f"{tree}/small: No such file"):
+        build(source, DirectoryTarget(tree.parent / "image"))
 
 
 def test_a_folder_that_vanishes_is_an_error_that_names_it(tree: Path) -> None:
