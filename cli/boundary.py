@@ -51,6 +51,11 @@ def translated() -> Iterator[None]:
 class Boundary(click.Group):
     """A group whose commands fail in one line."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the words, translating what is raised: help is printed here."""
+        with translated():
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> object:
         """Run the chosen command, translating what it raises."""
         with translated():

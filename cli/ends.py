@@ -19,6 +19,7 @@ from chunkstore.origins.contents import Contents
 from chunkstore.origins.hubname import PREFIX
 from chunkstore.origins.images import Images, RemoteImage
 from chunkstore.origins.reference import Reference
+from rafs.scratch import scratch
 from rafs.sources.directory import DirectorySource
 from rafs.sources.documents import Descriptor, Platform
 from rafs.sources.oci import OciSource
@@ -103,8 +104,8 @@ class Ends:
         return RegistryShelf(named, token)
 
     def scratch(self) -> Path:
-        """Return a new folder to work in."""
-        return Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="naiad-build-")))
+        """Return a new folder to work in; what killed builds had there goes."""
+        return self._stack.enter_context(scratch(Path(tempfile.gettempdir())))
 
     def _remote(self, named: Reference) -> Source:
         token, client = self.connected()

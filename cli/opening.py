@@ -103,9 +103,13 @@ async def opened_at(
         kept.close()
 
 
-def reader(origin: Origin) -> Callable[[str, int, int], Buffer]:
-    """Return what reads *origin* from any thread while this one's event loop runs."""
-    token = trio.lowlevel.current_trio_token()
+def reader(
+    origin: Origin, token: trio.lowlevel.TrioToken | None = None
+) -> Callable[[str, int, int], Buffer]:
+    """Return what reads *origin* from one of trio's threads, and is cancelled with who waits there.
+
+    With the *token* of a running event loop it reads from any thread, and is not cancelled.
+    """
 
     def read(blob_id: str, start: int, stop: int) -> Buffer:
         into = bytearray(stop - start)

@@ -33,6 +33,10 @@ async def unpack_image(
     pin = Digest.parse(image.bootstrap)
     async with opened_at(str(image.reference), lies, request.setup, pin, None) as found:
         stored = StoredReader(reader(found.origin))
-        left_out = await trio.to_thread.run_sync(unpack, found.bootstrap, stored, place)
+        left_out = await trio.to_thread.run_sync(unpack, found.bootstrap, stored, place, _go_on)
     for word in left_out:
         logger.warning("unpacked, but: %s", word)
+
+
+def _go_on(_: int) -> None:
+    trio.from_thread.check_cancelled()

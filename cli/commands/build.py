@@ -9,6 +9,7 @@ import click
 
 from chunkstore import Codec
 from cli.building import How, build_options, facts, options_of
+from cli.ending import terminable
 from cli.ends import ends
 from cli.options import hub_options, json_option, setup_options
 from cli.output import print_facts, print_json
@@ -56,7 +57,7 @@ def command(
         if options.dicts:
             raise click.UsageError("a model artifact holds its files: leave out --chunk-dict")
         options = replace(options, codec=Codec.NONE)  # the packed blob is only a way to the files
-    with ends(setup) as end, bar("building") as advance:
+    with terminable(), ends(setup) as end, bar("building") as advance:
         result = build(end.source(source), end.target(target, form, how["dicts"]), options, advance)
     for warning in result.warnings:
         click.echo(f"naiad: {warning}", err=True)

@@ -6,6 +6,7 @@ import click
 import trio
 
 from chunkstore import Digest
+from cli.ending import run_to_end
 from cli.opening import Image, opened, reader
 from cli.options import digest_option, json_option, setup_options
 from cli.output import print_json
@@ -46,7 +47,7 @@ def command(
                     said += await _of_data(found, advance)
             return said
 
-    found = trio.run(look)
+    found = run_to_end(look)
     if as_json:
         print_json(found)
     else:
@@ -69,11 +70,12 @@ async def _of_data(image: Image, advance: Advance) -> list[str]:
 
     def progress(size: int, _: int) -> None:
         nonlocal done
+        trio.from_thread.check_cancelled()
         done += size
         advance(done, total)
 
     def look() -> list[str]:
         return [str(found) for found in damages(image.bootstrap, read, progress=progress)]
 
-    read = reader(image.origin)
+    read = reader(image.origin, trio.lowlevel.current_trio_token())
     return await trio.to_thread.run_sync(look)

@@ -10,6 +10,7 @@ from chunkstore import Malformed
 from chunkstore.origins.reference import Reference
 from cli.building import How, build_options, facts, options_of
 from cli.converting import Converter
+from cli.ending import terminable
 from cli.ends import ends
 from cli.options import json_option, setup_options
 from cli.output import print_facts, print_json
@@ -55,7 +56,7 @@ def command(
     wanted = [_platform(text) for text in platforms]
     options = options_of(how, setup)
     told: list[dict[str, object]] = []
-    with ends(setup) as end:
+    with terminable(), ends(setup) as end:
         converter = Converter(end, setup, _reference(source), _reference(target))
         originals = converter.originals(wanted)
         beside = [converter.bring(one) for one in originals] if merge else []

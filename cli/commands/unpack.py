@@ -10,6 +10,8 @@ import click
 import trio
 
 from chunkstore import Digest
+from chunkstore.outfile import unfinished
+from cli.ending import run_to_end
 from cli.opening import Image, opened, reader
 from cli.options import digest_option, setup_options
 from cli.progress import Advance, bar
@@ -45,7 +47,7 @@ def command(image: str, dest: Path, setup: Setup, digest: Digest | None) -> None
             with bar("unpacking") as advance:
                 return await trio.to_thread.run_sync(_unpack, found, stored, dest, advance)
 
-    for word in trio.run(work):
+    for word in run_to_end(work):
         click.echo(f"naiad: {word}", err=True)
 
 
@@ -53,6 +55,7 @@ def _unpack(image: Image, read: Reader, dest: Path, advance: Advance) -> list[st
     total = sum(blob.size for blob in image.bootstrap.blobs)
 
     def progress(done: int) -> None:
+        trio.from_thread.check_cancelled()
         advance(min(done, total), total)
 
     if str(dest) == "-":
@@ -63,13 +66,5 @@ def _unpack(image: Image, read: Reader, dest: Path, advance: Advance) -> list[st
 
 
 def _to_tar(image: Image, read: Reader, dest: Path, progress: Told) -> list[str]:
-    unfinished = dest.with_name(f".{dest.name}.{os.getpid()}")
-    try:
-        with unfinished.open("xb", buffering=1 << 20) as out:
-            left_out = unpack_tar(image.bootstrap, read, out.write, progress)
-            out.flush()
-            os.fsync(out.fileno())
-        unfinished.replace(dest)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return left_out
+    with unfinished(dest) as handle, os.fdopen(handle, "wb", 1 << 20, closefd=False) as out:
+        return unpack_tar(image.bootstrap, read, out.write, progress)

@@ -141,3 +141,16 @@ def test_ctrl_c_among_the_first_imports_is_no_traceback() -> None:
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+def test_help_that_cannot_be_written_is_one_line(naiad: Naiad) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "cli", "--help"],
+            env=naiad.environment,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, "naiad: No space left on device\n")
