@@ -107,12 +107,36 @@ class _Header(click.ParamType[tuple[str, str]]):
         return found[1], found[2].strip()
 
 
+class _Word(click.ParamType[str]):
+    """A word that is not empty, as what a script has no value for is."""
+
+    name = "text"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str:
+        """Refuse an empty word: as a path it would be the working directory."""
+        if not value:
+            self.fail("it is empty", param, ctx)
+        return str(value)
+
+
+class _Place(click.Path):
+    """A path that is not empty."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse an empty word: `Path` takes it for the working directory."""
+        return super().convert(value or WORD.convert(value, param, ctx), param, ctx)
+
+
 SIZE = Parsed("SIZE", parse_size, "50GiB")
 ROOM = Parsed("SIZE", parse_room, "50GiB")
 HEADER = _Header()
 DURATION = Parsed("DURATION", parse_patience, "30s")
 DIGEST = Parsed("DIGEST", parse_pin, "sha256: and 64 hexadecimal digits")
-FOLDER = click.Path(file_okay=False, path_type=Path)
+WORD = _Word()
+PLACE = _Place(path_type=Path, allow_dash=True)
+FOLDER = _Place(file_okay=False, path_type=Path)
 
 
 def parse_address(text: str) -> str:

@@ -11,7 +11,7 @@ from chunkstore import Codec
 from cli.building import How, build_options, facts, options_of
 from cli.ending import terminable
 from cli.ends import ends
-from cli.options import hub_options, json_option, setup_options
+from cli.options import WORD, hub_options, json_option, setup_options
 from cli.output import print_facts, print_json
 from cli.progress import bar
 from cli.setup import Setup
@@ -19,8 +19,8 @@ from rafs.builder import build
 
 
 @click.command()
-@click.argument("source")
-@click.argument("target")
+@click.argument("source", type=WORD)
+@click.argument("target", type=WORD)
 @click.option(
     "--format",
     "form",

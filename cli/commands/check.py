@@ -8,7 +8,7 @@ import trio
 from chunkstore import Digest
 from cli.ending import run_to_end
 from cli.opening import Image, opened, reader
-from cli.options import digest_option, json_option, setup_options
+from cli.options import WORD, digest_option, json_option, setup_options
 from cli.output import print_json
 from cli.progress import Advance, bar
 from cli.setup import Setup
@@ -20,7 +20,7 @@ _MOST = 1000
 
 
 @click.command()
-@click.argument("image")
+@click.argument("image", type=WORD)
 @click.option("--data", is_flag=True, help="Fetch every chunk and verify it, too.")
 @setup_options
 @digest_option

@@ -12,7 +12,7 @@ from cli.building import How, build_options, facts, options_of
 from cli.converting import Converter
 from cli.ending import terminable
 from cli.ends import ends
-from cli.options import json_option, setup_options
+from cli.options import WORD, json_option, setup_options
 from cli.output import print_facts, print_json
 from cli.progress import bar
 from cli.setup import Setup
@@ -21,8 +21,8 @@ from rafs.sources.documents import Platform
 
 
 @click.command()
-@click.argument("source", metavar="SRC-REF")
-@click.argument("target", metavar="DST-REF")
+@click.argument("source", type=WORD, metavar="SRC-REF")
+@click.argument("target", type=WORD, metavar="DST-REF")
 @click.option(
     "--platform",
     "platforms",

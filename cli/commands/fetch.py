@@ -10,7 +10,16 @@ import click
 
 from chunkstore import Digest
 from cli.fetching import FetchRequest, run, summary
-from cli.options import DIGEST, HEADER, SIZE, json_option, membership_options, setup_options
+from cli.options import (
+    DIGEST,
+    HEADER,
+    PLACE,
+    SIZE,
+    WORD,
+    json_option,
+    membership_options,
+    setup_options,
+)
 from cli.output import print_json
 from cli.progress import transfer_bar
 from cli.setup import Membership, Setup
@@ -26,11 +35,11 @@ class _Told(TypedDict):
 
 
 @click.command()
-@click.argument("url")
+@click.argument("url", type=WORD)
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=PLACE,
     help="- is stdout.  [default: the url's last part; of a blob, its REPO-DIGEST]",
 )
 @click.option("--digest", type=DIGEST, help="What the file must hash to.")

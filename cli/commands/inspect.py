@@ -7,14 +7,14 @@ import trio
 
 from chunkstore import Digest
 from cli.opening import opened
-from cli.options import digest_option, json_option, setup_options
+from cli.options import WORD, digest_option, json_option, setup_options
 from cli.output import human, print_facts, print_json, print_table
 from cli.setup import Setup
 from cli.survey import BlobFacts, ImageFacts, PathFacts, survey, survey_path
 
 
 @click.command()
-@click.argument("image")
+@click.argument("image", type=WORD)
 @click.argument("path", required=False)
 @setup_options
 @digest_option

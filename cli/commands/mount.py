@@ -19,6 +19,7 @@ from cli.logs import to_file
 from cli.names import absolute, shown
 from cli.options import (
     FOLDER,
+    WORD,
     cache_limit_option,
     digest_option,
     hub_options,
@@ -65,7 +66,7 @@ def _checked(ctx: click.Context, param: click.Parameter, words: tuple[str, ...])
 
 
 @click.command()
-@click.argument("image")
+@click.argument("image", type=WORD)
 @click.argument("mountpoint", type=FOLDER)
 @click.option(
     "--driver",

@@ -13,7 +13,7 @@ from chunkstore import Digest
 from chunkstore.outfile import unfinished
 from cli.ending import run_to_end
 from cli.opening import Image, opened, reader
-from cli.options import digest_option, setup_options
+from cli.options import PLACE, WORD, digest_option, setup_options
 from cli.progress import Advance, bar
 from cli.setup import Setup
 from rafs.content import Reader
@@ -24,8 +24,8 @@ from rafs.untar import unpack_tar
 
 
 @click.command()
-@click.argument("image")
-@click.argument("dest", type=click.Path(path_type=Path, allow_dash=True))
+@click.argument("image", type=WORD)
+@click.argument("dest", type=PLACE)
 @setup_options
 @digest_option
 def command(image: str, dest: Path, setup: Setup, digest: Digest | None) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import pytest
+from click.testing import CliRunner
 
+from cli.main import main
 from cli.options import parse_duration, parse_size
 
 SIZES = [
@@ -42,3 +44,21 @@ def test_a_duration_is_read_in_common_units(text: str, seconds: float) -> None:
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".*"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["mount", "image", ""],
+        ["mount", "", "/mnt"],
+        ["umount", ""],
+        ["build", "source", ""],
+        ["build", "", "target"],
+        ["unpack", "image", ""],
+        ["unpack", "", "out"],
+    ],
+)
+def test_an_empty_word_is_misuse_and_not_the_working_directory(words: list[str]) -> None:
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 2
+    assert "it is empty" in done.output
