@@ -19,6 +19,7 @@ from p2p.errors import BadPapers, P2pError, Unsafe, Untrusted
 from rafs.errors import BadImage, BadSource, NoEntry, RafsError, Unsupported, WrongKind
 
 from .groups import plain
+from .output import printable
 
 _SAID = (
     (Refused, "refused"),
@@ -61,14 +62,14 @@ def sentence(exc: BaseException) -> str | None:
         if isinstance(exc, kind):
             return f"{said}: {one_line(exc)}" if said else one_line(exc)
     if isinstance(exc, OSError) and exc.strerror:
-        where = f"{_text(exc.filename)}: " if exc.filename is not None else ""
+        where = f"{printable(_text(exc.filename))}: " if exc.filename is not None else ""
         return f"{where}{exc.strerror}"
     return f"failed: {one_line(exc)}" if isinstance(exc, OSError) else None
 
 
 def one_line(exc: BaseException) -> str:
     """Return what *exc* says, or at least its name."""
-    return " ".join(str(exc).split()) or type(exc).__name__
+    return printable(" ".join(str(exc).split())) or type(exc).__name__
 
 
 def _text(name: object) -> str:

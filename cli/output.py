@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 
@@ -15,7 +16,9 @@ from chunkstore import Digest
 
 def print_json(value: object) -> None:
     """Print *value* as indented JSON; digests and paths as text, enums by name."""
-    click.echo(json.dumps(_plain(value), indent=2, ensure_ascii=False))
+    text = json.dumps(_plain(value), indent=2, ensure_ascii=False)
+    # The newlines are this function's own; those in strings are escaped.
+    click.echo(_UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def _plain(value: object) -> object:
@@ -31,6 +34,22 @@ def _plain(value: object) -> object:
     if isinstance(value, Mapping):
         return {str(_plain(key)): _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def printable(value: object) -> str:
+    """Return *value* in one line that a terminal obeys nothing of: names come from anybody."""
+    return _CONTROL.sub(lambda found: _escaped(found[0]), str(value))
+
+
+_UNPRINTABLE = re.compile(r"[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def _escaped(letter: str) -> str:
+    code = ord(letter)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8, as os.fsdecode has it
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def human(size: float) -> str:
@@ -55,12 +74,12 @@ def print_facts(facts: Iterable[tuple[str, object]]) -> None:
     rows = list(facts)
     width = max((len(name) for name, _ in rows), default=0)
     for name, value in rows:
-        click.echo(f"{name:{width}}  {value}")
+        click.echo(f"{name:{width}}  {printable(value)}")
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table; columns that hold numbers or sizes are aligned to the right."""
-    texts = [[str(cell) for cell in row] for row in rows]
+    texts = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(head, *texts, strict=True)]
     for line in [list(head), *texts]:
         cells = (

@@ -158,23 +158,26 @@ class Keeper:
 
     def _be_background(self, daemon: Daemon, told: int) -> NoReturn:
         """Become the background process; never returns."""
-        code = 1
-        try:
-            self._leave_terminal()
+        code, waiting = 1, True
 
-            def ready() -> None:
-                os.write(told, READY)
+        def tell(word: bytes) -> None:
+            nonlocal waiting
+            if waiting:  # else the handle may be another file's by now
+                waiting = False
+                os.write(told, word)
                 os.close(told)
 
-            self.keep(daemon, ready, [told])
+        try:
+            self._leave_terminal()
+            self.keep(daemon, lambda: tell(READY), [told])
             code = 0
         except FusefsError as exc:
             logger.error("%s", exc)
-            if not isinstance(exc, GivenUp):
-                os.write(told, str(exc).encode())
-        except BaseException:
+            tell(str(exc).encode(errors="backslashreplace"))
+        except BaseException as exc:
             # The end of this process: nothing that stands above it on the stack may run here.
             logger.exception("the supervisor failed")
+            tell(f"internal error: {exc!r}".encode(errors="backslashreplace"))
         finally:
             logging.shutdown()
             os._exit(code)

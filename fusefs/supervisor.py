@@ -41,13 +41,24 @@ class Limits:
     heartbeat: float = 20.0
     """A daemon whose event loop has not run for so long is replaced."""
     readiness: float = 60.0
-    """A later daemon must serve within this; the first may wait for its origin."""
+    """A daemon's event loop must run first within this, which on a machine where dozens start at
+    once can take longer than a beat, and a later one must serve; the first may wait for its
+    origin."""
     showing: float = 60.0
     """What the kernel gets to mount EROFS over the first daemon's files."""
     farewell: float = 2.0
     """What a daemon gets to end by itself when the mount ends."""
     resend: bool = field(default_factory=resends)
     """Whether the kernel gives a new daemon the old one's requests."""
+
+    def exceeded(self, now: float, started: float, beat: float, *, must_serve: bool) -> str:
+        """Say which limit a daemon *started* then has exceeded, whose loop ran last at *beat*."""
+        begun = beat > started
+        if now - beat > (self.heartbeat if begun else self.readiness):
+            return f"did not answer for {now - beat:.0f} s"
+        if must_serve and now - started > self.readiness:
+            return f"was not ready after {now - started:.0f} s"
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,13 +273,13 @@ class Supervisor:
         return True
 
     def _check_patience(self, child: Child, now: float) -> None:
-        limits = self._limits
         if child.fault:
             return
-        if now - self._vitals.beat > limits.heartbeat:
-            child.kill(f"did not answer for {limits.heartbeat:.0f} s")
-        elif not self._serves and self._ready is None and now - self._started > limits.readiness:
-            child.kill(f"was not ready after {limits.readiness:.0f} s")
+        must_serve = not self._serves and self._ready is None
+        beat = self._vitals.beat
+        fault = self._limits.exceeded(now, self._started, beat, must_serve=must_serve)
+        if fault:
+            child.kill(fault)
 
     def _died(self, child: Child, code: int, now: float) -> None:
         self._child = None

@@ -29,6 +29,7 @@ from cli.options import (
     setup_options,
     state_option,
 )
+from cli.output import printable
 from cli.precheck import Precheck
 from cli.setup import DaemonRequest, Membership, MountRequest, Prefetch, Setup, encoded
 from fusefs.early import Early
@@ -106,6 +107,9 @@ def command(ctx: click.Context, image: str, mountpoint: Path, **told: Unpack[_To
       naiad mount --hf-cache ~/.cache/huggingface/hub hf:org/model /mnt
     """
     setup = told["setup"]
+    for word in (image, str(mountpoint), str(told["state"])):
+        if not _is_utf8(word):  # the state's documents are
+            raise click.UsageError(f"{printable(word)}: what is mounted, and where, must be UTF-8")
     if (setup.allow or setup.ignore) and not image.startswith("hf:"):
         raise click.UsageError("--allow and --ignore choose among a hub's files: hf:ORG/NAME")
     driver, reason = _driver(image, told)
@@ -138,6 +142,14 @@ def command(ctx: click.Context, image: str, mountpoint: Path, **told: Unpack[_To
         if driver != "fuse":
             early.more = Precheck.apart(request.image, request.setup.cache)
     run_mount(spec, lambda handoff: _daemon(handoff, request), early)
+
+
+def _is_utf8(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _driver(image: str, told: _Told) -> tuple[str, str]:

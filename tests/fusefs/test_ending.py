@@ -221,6 +221,20 @@ def test_interrupted_start_leaves_nothing(tmp_path: Path, image: Path) -> None:
     _assert_nothing_left(made)
 
 
+def test_a_supervisor_with_a_fault_says_so(tmp_path: Path) -> None:
+    code = """if True:
+        import sys
+        from pathlib import Path
+        from fusefs.mount import MountSpec, run_mount
+        place, state = map(Path, sys.argv[1:])
+        spec = MountSpec("image", place, state=state, set_up_log=lambda _: 1 / 0)
+        run_mount(spec, lambda _: None)
+    """
+    words = [sys.executable, "-c", code, str(tmp_path), str(tmp_path / "state")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert "MountFailed: internal error: ZeroDivisionError" in done.stderr
+
+
 def test_state_without_a_mount_is_forgotten(mounted: Mount) -> None:
     assert list(mounts(mounted.state / "never")) == []
     for pid in (mounted.supervisor, mounted.daemon):
