@@ -90,7 +90,7 @@ def ask(
 
 def _exchange(folder: Folder, request: bytes, patience: float) -> bytes:
     line = b""
-    with folder.connect() as caller:
+    with folder.connect(patience) as caller:
         caller.settimeout(patience)
         try:
             caller.sendall(request)

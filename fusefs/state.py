@@ -21,6 +21,7 @@ import re
 import shutil
 import socket
 import stat
+import struct
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,9 +62,11 @@ class Folder:
 
     @property
     def alive(self) -> bool:
-        """Say whether a supervisor or daemon of the mount lives."""
+        """Say whether a supervisor or daemon of the mount lives, be it stopped or busy."""
         try:
-            self.connect().close()
+            self.connect(0.0).close()
+        except TimeoutError:
+            return True
         except OSError:
             return False
         return True
@@ -77,12 +80,21 @@ class Folder:
         control.listen(16)
         return control
 
-    def connect(self) -> socket.socket:
-        """Return a connection to whoever serves the mount; raises OSError."""
+    def connect(self, patience: float) -> socket.socket:
+        """Return a connection to whoever serves the mount.
+
+        Raises OSError, TimeoutError where for *patience* seconds too many others wait for one.
+        """
         caller = socket.socket(socket.AF_UNIX)
+        # Python's own timeout does not cover it: a queue that is full is EAGAIN, and not awaited.
+        whole, part = divmod(max(1, int(patience * 1e6)), 1_000_000)  # zero would be for ever
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", whole, part))
         try:
             with self._socket_path() as name:
                 caller.connect(name)
+        except BlockingIOError as exc:
+            caller.close()
+            raise TimeoutError("too many wait for it") from exc
         except OSError:
             caller.close()
             raise
