@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Protocol, runtime_checkable
 
-import msgspec
 import trio
 
 from chunkstore import Blob, Chunk
@@ -17,6 +16,7 @@ from chunkstore.checks import Checks
 from chunkstore.imagestore import ImageStore
 from chunkstore.source import Deliver
 from fusefs.daemon import Work
+from fusefs.warming import Wish
 from rafs import Bootstrap, RafsError
 
 from .setup import Prefetch
@@ -151,7 +151,7 @@ class Together:
             return ask
 
         async def asked(argument: bytes) -> Mapping[str, object]:
-            if not self._is_done and not msgspec.json.decode(argument)["paths"]:
+            if not self._is_done and not Wish.parse(argument).paths:
                 if not self._is_running:
                     self._is_running = True
                     self._nursery.start_soon(self._take_all, source)

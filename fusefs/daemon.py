@@ -234,6 +234,9 @@ class _Session:
             return Reply(await work(bytes(request.argument)))
         except _EXPECTED as exc:
             return Reply(error=str(exc) or type(exc).__name__)
+        except Exception as exc:  # no question ends a mount
+            logger.exception("this is a bug in naiad")
+            return Reply(error=f"internal error: {type(exc).__name__}")
 
     def _status(self) -> Mapping[str, object]:
         handoff, facts = self._handoff, dict(self._wired.statistics())

@@ -44,6 +44,14 @@ class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     paths: tuple[str, ...] = ()
     """Files and folders, from the image's root on; none is all there is."""
 
+    @classmethod
+    def parse(cls, argument: bytes) -> Wish:
+        """Read what a caller sent; raises FusefsError."""
+        try:
+            return msgspec.json.decode(argument, type=cls)
+        except msgspec.MsgspecError as exc:
+            raise FusefsError(f"not a request to warm: {exc}") from exc
+
 
 class Warming:
     """The requests of one image."""
@@ -65,10 +73,7 @@ class Warming:
 
         Raises FusefsError for what cannot be understood or is not there.
         """
-        try:
-            wish = msgspec.json.decode(argument, type=Wish)
-        except msgspec.MsgspecError as exc:
-            raise FusefsError(f"not a request to warm: {exc}") from exc
+        wish = Wish.parse(argument)
         job = self._jobs.get(wish.paths)
         if job is None:
             job = self._begin(wish.paths)
