@@ -84,8 +84,8 @@ def shuffled(paths: Sequence[Path]) -> Loaded:
 def read(paths: Sequence[Path]) -> Loaded:
     """Read the file into memory."""
     for path in paths:
-        data = bytearray(path.stat().st_size)
-        with path.open("rb", buffering=0) as file, memoryview(data) as view:
+        data = np.empty(path.stat().st_size, np.uint8)  # not cleared, which takes half a second
+        with path.open("rb", buffering=0) as file, data.data as view:
             at = 0
             while count := file.readinto(view[at : at + STEP]):
                 at += count
