@@ -87,14 +87,16 @@ class Session:
 
 
 @pytest.fixture
-async def session(sketched: Path, nursery: trio.Nursery, autojump_clock: MockClock) -> Session:
+async def session(sketched: Path, nursery: trio.Nursery) -> Session:
     made = Session(sketched)
     nursery.start_soon(made.pagecache.run)
     await wait_all_tasks_blocked()
     return made
 
 
-async def test_a_model_is_brought_whole_after_its_first_read(session: Session) -> None:
+async def test_a_model_is_brought_whole_after_its_first_read(
+    session: Session, patient_clock: MockClock
+) -> None:
     session.pagecache.opened(session.node(b"model"))
     session.read(b"model", 0, 4096)
     await session.reader.settle()
@@ -116,14 +118,18 @@ async def test_the_caches_pages_of_what_was_pushed_are_let_go_of(
     assert len(session.reader.gone) == len(set(session.reader.gone)) == 37
 
 
-async def test_small_files_and_first_reads_of_others_bring_nothing(session: Session) -> None:
+async def test_small_files_and_first_reads_of_others_bring_nothing(
+    session: Session, patient_clock: MockClock
+) -> None:
     session.read(b"small", 0, STEP)
     session.read(b"plain", 0, STEP)
     session.read(b"plain", 9 * STEP, STEP)
     assert session.reader.expected == []
 
 
-async def test_a_file_that_is_read_in_order_is_fed(session: Session) -> None:
+async def test_a_file_that_is_read_in_order_is_fed(
+    session: Session, patient_clock: MockClock
+) -> None:
     for step in range(8):
         session.read(b"plain", step * STEP, STEP)
     await session.reader.settle()
@@ -131,7 +137,9 @@ async def test_a_file_that_is_read_in_order_is_fed(session: Session) -> None:
     assert min(start for start, _ in session.kernel.pushed) >= 4 * STEP
 
 
-async def test_a_file_that_is_here_is_not_fed_unless_it_is_a_model(session: Session) -> None:
+async def test_a_file_that_is_here_is_not_fed_unless_it_is_a_model(
+    session: Session, patient_clock: MockClock
+) -> None:
     session.reader.ready = True
     for step in range(32):
         session.read(b"plain", step * STEP, STEP)
@@ -144,7 +152,9 @@ async def test_a_file_that_is_here_is_not_fed_unless_it_is_a_model(session: Sess
     assert session.kernel.pages[4096:] == MODEL[4096:]
 
 
-async def test_a_file_whose_rest_is_missing_is_fed_from_there_on(session: Session) -> None:
+async def test_a_file_whose_rest_is_missing_is_fed_from_there_on(
+    session: Session, patient_clock: MockClock
+) -> None:
     session.reader.ready = True
     for step in range(16):
         session.read(b"plain", step * STEP, STEP)
@@ -155,14 +165,16 @@ async def test_a_file_whose_rest_is_missing_is_fed_from_there_on(session: Sessio
     assert session.pagecache.pushes_to(session.node(b"plain"))
 
 
-async def test_a_file_that_is_read_all_over_is_fed(session: Session) -> None:
+async def test_a_file_that_is_read_all_over_is_fed(
+    session: Session, patient_clock: MockClock
+) -> None:
     for step in range(0, 36, 2):
         session.read(b"plain", (step * 5 % 36) * STEP, 4096)
     await session.reader.settle()
     assert session.kernel.pushed
 
 
-async def test_a_closed_file_gets_no_more(session: Session) -> None:
+async def test_a_closed_file_gets_no_more(session: Session, patient_clock: MockClock) -> None:
     node = session.node(b"model")
     session.pagecache.opened(node)
     session.pagecache.opened(node)
@@ -181,7 +193,9 @@ async def test_a_closed_file_gets_no_more(session: Session) -> None:
     assert session.kernel.pages[4096:] == MODEL[4096:], "nor is it forgotten"
 
 
-async def test_when_memory_is_short_nothing_is_brought(session: Session) -> None:
+async def test_when_memory_is_short_nothing_is_brought(
+    session: Session, patient_clock: MockClock
+) -> None:
     session.room = 4 * 8 * STEP
     session.read(b"model", 0, 4096)
     assert len(session.reader.expected) == 8
@@ -196,7 +210,9 @@ async def test_when_memory_is_short_nothing_is_brought(session: Session) -> None
     assert session.reader.expected, "noticed by itself"
 
 
-async def test_what_the_source_cannot_give_is_left_to_readers(session: Session) -> None:
+async def test_what_the_source_cannot_give_is_left_to_readers(
+    session: Session, patient_clock: MockClock
+) -> None:
     session.read(b"model", 0, 4096)
     session.reader.arrive(Unreachable("the origin is silent"))
     while session.reader.expected:
@@ -208,7 +224,9 @@ async def test_what_the_source_cannot_give_is_left_to_readers(session: Session) 
     assert session.kernel.pages[4096:] == MODEL[4096:]
 
 
-async def test_a_file_that_the_kernel_forgot_is_no_longer_fed(session: Session) -> None:
+async def test_a_file_that_the_kernel_forgot_is_no_longer_fed(
+    session: Session, patient_clock: MockClock
+) -> None:
     session.kernel.failure = OSError(errno.ENOENT, "forgotten")
     session.read(b"model", 0, 4096)
     await session.reader.settle()
@@ -217,7 +235,7 @@ async def test_a_file_that_the_kernel_forgot_is_no_longer_fed(session: Session) 
 
 
 async def test_where_there_is_no_room_to_fetch_it_is_tried_again(
-    session: Session, autojump_clock: MockClock
+    session: Session, patient_clock: MockClock
 ) -> None:
     session.reader.room = 0
     session.read(b"model", 0, 4096)
