@@ -30,6 +30,7 @@ class BlobFiles:
         self.inode_count = 1 + len(self.blobs)
         self._sizes = [-(-blob.size // _BLOCK) * _BLOCK for blob in self.blobs]
         self.by_index = bootstrap.by_index
+        self.folders = bootstrap.folders
         self._chunks = [bootstrap.chunks(number) for number in range(len(self.blobs))]
 
     @property

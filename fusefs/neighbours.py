@@ -9,17 +9,22 @@ brought is read, and halves otherwise; where even the smallest is not worth it, 
 more files than it reads, and must show twice as many misses, or one that adjoins, before it is
 given another. Large chunks are left out: they belong to files that `prefetch` looks after.
 
+That is for who reads on and on. What lies in one directory and is read in no order `folders` knows
+of, and once it does, a walk goes on by what adjoins it alone.
+
 Tasks: of the event loop; no method awaits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from chunkstore import Blob, Chunk, Extent
 from rafs import RafsError
 
+from .folders import SMALL_FILE, Folders
 from .tree import Chunks, Tree
 
 SMALL = 64 << 10
@@ -60,11 +65,13 @@ class _Walk:
         ahead = self.stop - 2 * NEAR <= index < self.stop + NEAR
         return ahead or self.start - NEAR <= index < self.start
 
+    def adjoins(self, index: int) -> bool:
+        return index in (self.stop, self.start - 1)
+
     def miss(self, index: int) -> int:
         """Take note of a miss; return how many bytes to bring along."""
-        adjoins = index in (self.stop, self.start - 1)
         self.misses += 1
-        if self.misses < (2 if adjoins else self.needed):
+        if self.misses < (2 if self.adjoins(index) else self.needed):
             return 0
         if not self.window:
             self.window = FIRST_WINDOW
@@ -89,21 +96,19 @@ class Neighbours:
         self._walks: dict[str, list[_Walk]] = {}
         """By blob, the latest first."""
         self._chunks: dict[str, Chunks | None] = {}
-        self.brought: set[tuple[str, int]] = set()
-        """What was brought and not read yet, as far as it is remembered: blob and index."""
+        self._folders = Folders(tree)
+        self.brought: dict[tuple[str, int], _Walk | Folders] = {}
+        """What was brought and not read yet, as far as it is remembered: blob and index, and for
+        whose sake."""
 
     def read(self, extents: Sequence[Extent]) -> None:
         """Take note of what is read, wherever it comes from."""
         for extent in extents:
             if extent.blob is None or extent.chunk is None:
                 continue
-            key = extent.blob.id, extent.chunk.index
-            if key in self.brought:
-                self.brought.discard(key)
-                for walk in self._walks.get(key[0], ()):
-                    if walk.start <= key[1] < walk.stop:
-                        walk.used += 1
-                        break
+            bringer = self.brought.pop((extent.blob.id, extent.chunk.index), None)
+            if bringer is not None:
+                bringer.used += 1
 
     def missed(self, extents: Sequence[Extent]) -> None:
         """Take note of a read of what is not here, and have fetched what will be read next."""
@@ -111,34 +116,49 @@ class Neighbours:
             return
         for extent in extents:
             blob, chunk = extent.blob, extent.chunk
-            if blob is not None and chunk is not None and chunk.size <= SMALL:
-                self._follow(blob, chunk)
+            if blob is None or chunk is None:
+                continue
+            walked = chunk.size <= SMALL and self._follow(blob, chunk)
+            chunks = self._known(blob)
+            if not walked and chunk.size < SMALL_FILE and chunks is not None:
+                with suppress(RafsError):  # whoever reads the damaged place will hear of it
+                    along = self._folders.missed(blob, chunk, chunks)
+                    self._bring(blob, self._folders, along)
 
-    def _follow(self, blob: Blob, chunk: Chunk) -> None:
+    def _follow(self, blob: Blob, chunk: Chunk) -> bool:
+        """Take note of a small file; say whether any was brought."""
         walks = self._walks.setdefault(blob.id, [])
         index = chunk.index
         walk = next((walk for walk in walks if walk.takes(index)), None)
+        if self._folders.knows(blob, chunk) and not (walk and walk.adjoins(index)):
+            return False
         if walk is None:
             walks.insert(0, _Walk(index, index + 1))
             del walks[WALKS:]
-            return
+            return False
         walks.remove(walk)
         walks.insert(0, walk)
         back = index < walk.start
         size = walk.miss(index)
         walk.start, walk.stop = min(walk.start, index), max(walk.stop, index + 1)
-        if size:
-            self._bring(blob, walk, self._along(blob, index, size, -1 if back else 1))
+        if not size:
+            return False
+        taken = self._bring(blob, walk, self._along(blob, index, size, -1 if back else 1))
+        if taken:
+            walk.brought = len(taken)
+            walk.start = min(walk.start, taken[0].index)
+            walk.stop = max(walk.stop, taken[-1].index + 1)
+        return bool(taken)
 
-    def _bring(self, blob: Blob, walk: _Walk, along: Sequence[Chunk]) -> None:
+    def _bring(
+        self, blob: Blob, bringer: _Walk | Folders, along: Sequence[Chunk]
+    ) -> Sequence[Chunk]:
+        """Have *along* fetched; return as much of it as there was room for."""
         if len(self.brought) > 1 << 16:
             self.brought.clear()
         taken = along[: self._want(blob, along)] if along else along
-        if taken:
-            walk.brought = len(taken)
-            self.brought.update((blob.id, chunk.index) for chunk in taken)
-            walk.start = min(walk.start, taken[0].index)
-            walk.stop = max(walk.stop, taken[-1].index + 1)
+        self.brought.update(((blob.id, chunk.index), bringer) for chunk in taken)
+        return taken
 
     def _along(self, blob: Blob, index: int, size: int, step: int) -> list[Chunk]:
         """Return the small chunks next to *index*, of *size* stored bytes, in their order."""
@@ -156,9 +176,7 @@ class Neighbours:
 
     def _from(self, blob: Blob, index: int, step: int) -> Iterator[Chunk]:
         """Yield the chunks behind or before *index*, as far as this image knows them."""
-        if blob.id not in self._chunks:
-            self._chunks[blob.id] = self._tree.by_index(blob)
-        chunks = self._chunks[blob.id]
+        chunks = self._known(blob)
         if chunks is None:
             return
         for _ in range(LAST_WINDOW // 4096):
@@ -168,3 +186,8 @@ class Neighbours:
             chunk = chunks.get(index)
             if chunk is not None:
                 yield chunk
+
+    def _known(self, blob: Blob) -> Chunks | None:
+        if blob.id not in self._chunks:
+            self._chunks[blob.id] = self._tree.by_index(blob)
+        return self._chunks[blob.id]

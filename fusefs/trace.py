@@ -52,6 +52,7 @@ class Traced:
         self.parent = tree.parent
         self.blob_of = tree.blob_of
         self.by_index = tree.by_index
+        self.folders = tree.folders
         self._tree = tree
         self._trace = trace
 

@@ -119,6 +119,14 @@ class Tree(Protocol):
         """Return an inode's extended attributes."""
         ...
 
+    @property
+    def folders(self) -> Callable[[], Iterator[Sequence[tuple[int, Sequence[int]]]]]:
+        """Yield which small files, of one chunk each, lie together in a directory.
+
+        By the numbers of their blobs and the indices of their chunks; some at a time.
+        """
+        ...
+
     def parent(self, nid: int) -> int:
         """Return the directory that a directory is in."""
         ...

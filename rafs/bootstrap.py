@@ -57,6 +57,7 @@ class Bootstrap:
         self.has_xattrs = metadata.has_xattrs
         self.xattrs = metadata.xattrs
         self.chunks = metadata.chunks
+        self.folders = metadata.folders
 
     @classmethod
     def open(cls, path: Path, *, digest: Digest | None = None, within: str = "") -> Bootstrap:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -13,6 +13,10 @@ from .v6_tables import BlobEntry
 
 Attributes = tuple[int, int, int, int, int, int, int, int, int]
 """mode, nlink, uid, gid, rdev, size, mtime, mtime_nsec, ino."""
+
+
+Folder = tuple[int, Sequence[int]]
+"""A blob's number, and the indices of chunks in it: those of small files that lie together."""
 
 
 class Piece(NamedTuple):
@@ -98,6 +102,13 @@ class Metadata(Protocol):
 
     def file(self, nid: int) -> FileMap:
         """Return where a regular file's bytes are."""
+        ...
+
+    def folders(self) -> Iterator[Sequence[Folder]]:
+        """Yield which small files, of one chunk each, lie together: some of a directory's a time.
+
+        It need not know of all. None at all in v5.
+        """
         ...
 
     def chunks(self, blob_index: int) -> ChunkMap:

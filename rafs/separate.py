@@ -16,7 +16,7 @@ from chunkstore.whole import STEP, placeholder
 
 from .bootstrap import Bootstrap
 from .chunkmap import ChunkMap, Places
-from .metadata import FileMap, Piece
+from .metadata import FileMap, Folder, Piece
 from .unhashed import Lying, files, lying
 from .v6_tables import BlobEntry
 
@@ -58,6 +58,10 @@ class _Separate:
         """Return where a regular file's bytes are."""
         found = self._files.get(nid)
         return self._inner.file(nid) if found is None else found
+
+    def folders(self) -> Iterator[Sequence[Folder]]:
+        """Tell of none: a hub's files are large, or come whole."""
+        return iter(())
 
     def chunks(self, blob_index: int) -> ChunkMap:
         """Return the chunks that this image knows of a blob."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import stat
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from . import v5_tables as tables
@@ -19,7 +19,7 @@ from .chunkmap import ChunkMap, ChunkTable, Places, unpack_chunk
 from .erofs import MAX_NAME, MAX_SIZE, MAX_TARGET, device_number
 from .errors import BadImage, Unsupported, WrongKind
 from .inode import Kind
-from .metadata import Attributes, Facts, Piece
+from .metadata import Attributes, Facts, Folder, Piece
 from .v5_tables import fault
 
 _ROOT = 1
@@ -180,6 +180,10 @@ class V5:
         if not stat.S_ISREG(found.mode):
             raise WrongKind(f"inode {nid} is no regular file")
         return _File(self, found, self._records_of(found))
+
+    def folders(self) -> Iterator[Sequence[Folder]]:
+        """Tell of none: chunks are not found by their indices without reading every inode."""
+        return iter(())
 
     def chunks(self, blob_index: int) -> ChunkMap:
         """Return the chunks that this image knows of a blob; the first call reads every inode."""

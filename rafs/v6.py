@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Iterator, Sequence
 
 from chunkstore import Buffer
 
@@ -12,9 +13,10 @@ from .chunkmap import ChunkMap, ChunkTable, Places
 from .erofs import bad
 from .erofs_view import Erofs, Head
 from .errors import Unsupported, WrongKind
-from .metadata import Facts, Piece
+from .metadata import Facts, Folder, Piece
 from .v6_chunklist import ChunkList
 from .v6_encode import encode
+from .v6_folders import folders
 from .v6_tables import BlobEntry
 
 __all__ = ["V6", "BlobEntry", "ChunkList", "encode"]
@@ -47,6 +49,7 @@ class V6:
             prefetch=tables.unpack_prefetch(view, start, count),
         )
         self.table = ChunkTable(view, *facts.chunks, entries)
+        self._inodes = facts.meta
         self.erofs = Erofs(view, facts.meta, facts.shared_xattrs, facts.built)
         self.attributes = self.erofs.attributes
         self.lookup = self.erofs.lookup
@@ -66,6 +69,10 @@ class V6:
         if head.size and (head.layout != erofs.CHUNKED or not head.union & erofs.CHUNK_INDEXES):
             raise Unsupported(f"inode {nid} at byte {head.offset}: a file with no chunk indexes")
         return _File(self, head)
+
+    def folders(self) -> Iterator[Sequence[Folder]]:
+        """Yield which small files lie together, a directory's block at a time."""
+        return folders(self.erofs, self.facts, self.buffer, self._inodes)
 
     def chunks(self, blob_index: int) -> ChunkMap:
         """Return the chunks that this image knows of a blob."""
