@@ -11,6 +11,7 @@ from pathlib import Path
 
 import trio
 
+from chunkstore.blobcache import BlobCache
 from fusefs.claims import claimed, control_of
 from fusefs.errors import MountFailed
 from fusefs.gallery import Gallery
@@ -66,6 +67,7 @@ async def _images(
     if request.gallery is None:
         yield NoImages(), _no_pulls
         return
+    BlobCache(request.gallery.setup.cache).close()  # else each pull would say that it is unusable
     with client_of(request.gallery.setup) as client:
         launch = _launcher(request, request.gallery)
         unpack = partial(unpack_image, client, request.gallery)

@@ -94,3 +94,16 @@ def test_the_folder_of_the_address_is_made(node: Node) -> None:
     until(control_of(node.address).is_socket)
     node.stop()
     assert [path.name for path in node.address.parent.iterdir()] == ["naiad.sock.lock"]
+
+
+def test_one_whose_cache_is_open_to_others_is_refused_in_one_line(
+    naiad: Naiad, tmp_path: Path
+) -> None:
+    if os.geteuid():
+        pytest.skip("only root mounts for containers")
+    cache = tmp_path / "open"
+    cache.mkdir(mode=0o755)
+    root, address = tmp_path / "root", tmp_path / "naiad.sock"
+    said = refusal(naiad, root, address, "--cache", cache)
+    assert f"cache folder {cache} is open to others" in said
+    assert not mounts_below(root)
