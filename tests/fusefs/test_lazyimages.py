@@ -1,19 +1,31 @@
+"""Which layers are lent and which image they are, and what is left to containerd."""
+
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
 
-from chunkstore import Corrupt, Digest, Unreachable
+from chunkstore import Corrupt, Unreachable
 from chunkstore.origins.credentials import Credential
-from chunkstore.origins.manifest import Descriptor
-from chunkstore.origins.reference import Reference
-from fusefs.containerd.messages import Kind
+from fixtures.lazyimages import (
+    BOOTSTRAP,
+    CHAINS,
+    DIFF_IDS,
+    LAYERS,
+    MANIFEST_DIGEST,
+    PLAN,
+    REFERENCE,
+    NotedMounter,
+    TableSources,
+    labels,
+    layer,
+    lent,
+    sha,
+)
 from fusefs.errors import MountFailed
 from fusefs.lazyimages import (
     BOOTSTRAP_MARK,
@@ -27,90 +39,6 @@ from fusefs.lazyimages import (
 )
 from fusefs.plan import Plan, chain_ids
 from fusefs.snapshots import DATA, Snapshot, Usage
-from fusefs.snapshotter import TARGET
-
-
-def sha(text: str) -> str:
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
-
-
-REFERENCE = Reference.parse("registry.example/app:lazy")
-MANIFEST_DIGEST = Digest.parse(sha("manifest"))
-BOOTSTRAP = Digest.parse(sha("bootstrap"))
-BLOBS = [sha("blob 1"), sha("blob 2")]
-DIFF_IDS = [*BLOBS, sha("tar")]
-CHAINS = chain_ids(DIFF_IDS)
-
-
-def layer(digest: str, mark: str) -> Descriptor:
-    return Descriptor("application/layer", digest, 10, {mark: "true"})
-
-
-LAYERS = [*(layer(blob, DATA_MARK) for blob in BLOBS), layer(sha("packed"), BOOTSTRAP_MARK)]
-PLAN = Plan(REFERENCE, MANIFEST_DIGEST, LAYERS, DIFF_IDS)
-
-
-class TableSources:
-    """Knows one plan; notes who asks."""
-
-    def __init__(self, plan: Plan = PLAN, fault: Exception | None = None) -> None:
-        self.asked: list[tuple[str, Credential | None]] = []
-        self._plan = plan
-        self._fault = fault
-
-    async def plan(
-        self, reference: Reference, manifest: Digest | None, credential: Credential | None
-    ) -> Plan:
-        await trio.sleep(1)
-        self.asked.append((f"plan {manifest or reference.name}", credential))
-        return self._plan
-
-    async def bootstrap(self, plan: Plan, credential: Credential | None) -> Digest:
-        self.asked.append(("bootstrap", credential))
-        if self._fault:
-            raise self._fault
-        return BOOTSTRAP
-
-    async def check(self, bootstrap: Digest) -> None:
-        assert bootstrap == BOOTSTRAP
-
-
-class NotedMounter:
-    """Notes what it is asked to mount; takes *delay* seconds, and fails *failures* times."""
-
-    def __init__(self, delay: float = 0.0, failures: int = 0, is_lazy: bool = True) -> None:
-        self.is_lazy = is_lazy
-        self.mounted: list[tuple[LazyImage, Credential | None]] = []
-        self._delay = delay
-        self._failures = failures
-
-    async def mount(self, image: LazyImage, credential: Credential | None) -> None:
-        await trio.sleep(self._delay)
-        if self._failures:
-            self._failures -= 1
-            raise MountFailed("no session")
-        self.mounted.append((image, credential))
-
-    async def unmount(self, image: LazyImage) -> None:
-        self.mounted = [one for one in self.mounted if one[0] != image]
-
-    def shows(self, image: LazyImage) -> bool:
-        return any(one == image for one, _ in self.mounted)
-
-    def tree(self, image: LazyImage) -> Path:
-        return Path(image.name)
-
-    async def usage(self, image: LazyImage) -> Usage:
-        return Usage(1, 2)
-
-
-def labels(mark: str, **more: str) -> dict[str, str]:
-    named = {REFERENCES[0]: str(REFERENCE), MANIFEST: str(MANIFEST_DIGEST)}
-    return named | {mark: "true"} | more
-
-
-def lent(chain: str, image: str | None = DATA) -> Snapshot:
-    return Snapshot(1, chain, Kind.COMMITTED, "", {TARGET: chain}, 0, 0, image=image)
 
 
 async def test_data_layers_are_lent_and_the_bootstraps_layer_mounts_the_image(
@@ -307,117 +235,3 @@ def test_chain_ids_are_those_of_the_specification() -> None:
 def test_a_config_of_another_number_of_layers_is_corrupt() -> None:
     with pytest.raises(Corrupt, match="3 layers"):
         Plan(REFERENCE, MANIFEST_DIGEST, LAYERS, DIFF_IDS[:2])
-
-
-IMAGE = LazyImage("registry.example/app", str(MANIFEST_DIGEST), str(BOOTSTRAP))
-
-
-class Noted:
-    """Notes what is to be let go."""
-
-    def __init__(self) -> None:
-        self.gone: list[str] = []
-
-    async def __call__(self, image: str) -> None:
-        self.gone.append(image)
-
-
-async def test_an_expected_image_is_mounted_while_its_layers_are_asked_for_and_not_again(
-    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
-) -> None:
-    sources, mounter, let_go = TableSources(), NotedMounter(delay=2), Noted()
-    images = RegistryImages(sources, mounter, nursery)
-    images.introduce(REFERENCE, Credential("puller", "hush"))
-    async with images.expected(PLAN, let_go):
-        await trio.testing.wait_all_tasks_blocked()
-        assert sources.asked == [("bootstrap", Credential("puller", "hush"))]
-        assert await images.offer(CHAINS[0], [], labels(DATA_MARK)) == DATA
-        text = await images.offer(CHAINS[2], [lent(CHAINS[1])], labels(BOOTSTRAP_MARK))
-        assert text == IMAGE.encode()
-        assert mounter.mounted == [], "its layer need not wait for that"
-        await images.ready(text)
-        assert mounter.mounted == [(IMAGE, Credential("puller", "hush"))]
-        assert let_go.gone == []
-    await trio.testing.wait_all_tasks_blocked()
-    assert [what for what, _ in sources.asked] == ["bootstrap"], "asked once, and no plan"
-    assert let_go.gone == [text]
-
-
-async def test_an_expected_image_is_unmounted_only_when_the_last_pull_of_it_is_over(
-    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
-) -> None:
-    mounter, let_go = NotedMounter(), Noted()
-    images = RegistryImages(TableSources(), mounter, nursery)
-    with suppress(Unreachable):
-        async with images.expected(PLAN, let_go):
-            with suppress(Corrupt):
-                async with images.expected(PLAN, let_go):
-                    await trio.testing.wait_all_tasks_blocked()
-                    raise Corrupt("one pull fails")
-            await images.release(IMAGE.encode())
-            assert mounter.mounted == [(IMAGE, None)]
-            assert let_go.gone == []
-            raise Unreachable("and so does the other")
-    await trio.testing.wait_all_tasks_blocked()
-    assert let_go.gone == [IMAGE.encode()]
-    await images.release(IMAGE.encode())
-    assert mounter.mounted == []
-
-
-async def test_an_expected_image_that_is_slow_to_come_is_let_go_when_it_has_come(
-    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
-) -> None:
-    mounter, let_go = NotedMounter(delay=10), Noted()
-    images = RegistryImages(TableSources(), mounter, nursery)
-    async with images.expected(PLAN, let_go):
-        await trio.sleep(1)
-    assert let_go.gone == []
-    await trio.sleep(10)
-    assert let_go.gone == [IMAGE.encode()]
-
-
-async def test_an_expected_image_that_cannot_be_had_is_an_error_where_it_is_asked_for(
-    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
-) -> None:
-    sources, let_go = TableSources(fault=Unreachable("the registry is away")), Noted()
-    images = RegistryImages(sources, NotedMounter(), nursery)
-    async with images.expected(PLAN, let_go):
-        with pytest.raises(MountFailed, match="the registry is away"):
-            await images.offer(CHAINS[2], [lent(CHAINS[1])], labels(BOOTSTRAP_MARK))
-    await trio.testing.wait_all_tasks_blocked()
-    assert let_go.gone == []
-
-
-async def test_an_image_that_could_not_be_mounted_is_tried_anew_when_it_is_needed(
-    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
-) -> None:
-    mounter, let_go = NotedMounter(failures=2), Noted()
-    images = RegistryImages(TableSources(), mounter, nursery)
-    async with images.expected(PLAN, let_go):
-        text = await images.offer(CHAINS[2], [lent(CHAINS[1])], labels(BOOTSTRAP_MARK))
-    assert text is not None
-    with pytest.raises(MountFailed, match="no session"):
-        await images.ready(text)
-    await images.ready(text)
-    assert mounter.mounted == [(IMAGE, None)]
-
-
-async def test_an_image_that_does_not_come_is_not_waited_for_without_end(
-    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
-) -> None:
-    images = RegistryImages(TableSources(), NotedMounter(delay=1000), nursery)
-    started = trio.current_time()
-    with pytest.raises(MountFailed, match="not mounted in 60 s"):
-        await images.ready(IMAGE.encode())
-    assert trio.current_time() - started == 60
-
-
-async def test_an_expected_image_that_is_unpacked_is_waited_for_by_its_layer(
-    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
-) -> None:
-    mounter, let_go = NotedMounter(delay=30, is_lazy=False), Noted()
-    images = RegistryImages(TableSources(), mounter, nursery)
-    async with images.expected(PLAN, let_go):
-        text = await images.offer(CHAINS[2], [lent(CHAINS[1])], labels(BOOTSTRAP_MARK))
-        assert mounter.mounted == [(IMAGE, None)]
-    assert text == IMAGE.encode()
