@@ -82,14 +82,22 @@ def test_who_reads_a_little_of_every_folder_soon_gets_nothing_along() -> None:
 
 
 def test_files_that_are_not_small_are_neither_brought_nor_counted() -> None:
-    sizes = [SIZE, SMALL_FILE] * 60
+    sizes = [SIZE, SIZE, SMALL_FILE] * 40
     reader = SmallFilesReader(SmallFiles(sizes, folders=[range(120)]))
-    for index in range(1, 120, 2):
+    for index in range(2, 120, 3):
         reader.read(index)
-    assert len(reader.here) == 60
-    for index in [index for index in _shuffled(120) if not index % 2]:
+    assert len(reader.here) == 40
+    for index in [index for index in _shuffled(120) if index % 3 != 2]:
         reader.read(index)
-    assert reader.misses < 60 + BEGUN_AT + 4
+    assert reader.misses < 40 + 2 * BEGUN_AT
+
+
+def test_a_file_that_lies_alone_is_not_brought() -> None:
+    files = SmallFiles([SIZE] * 8000, folders=[[7000, 7001, 7003, 7004, 7006, 7008]])
+    reader = SmallFilesReader(files)
+    read = _spread(reader, files, 0, BEGUN_AT)
+    reader.read(7008)
+    assert reader.here == {*read, 7000, 7001, 7003, 7004, 7008}
 
 
 def test_what_was_missed_before_the_folder_was_known_counts() -> None:
