@@ -3,7 +3,7 @@
 Who imports modules reads many small files in no order, half of those of some directories and none
 of most others. So once an image has shown that it is read like that, the second file that is missed
 in a directory brings the others, and the first where they are hardly more than a request costs: as
-long as an eighth of what comes so is read. Else a directory must show twice as many.
+long as an eighth of what comes so is read.
 
 Which chunks lie together the metadata tells, a few directories at each miss: the kernel's EROFS
 asks for bytes of blobs, and by no names.
@@ -31,12 +31,11 @@ SURVEYED_FROM, BEGUN_AT = 8, 16
 """Misses of small files from which on it is looked what lies together, and from which on that
 counts. A program that imports little says its word before."""
 
-BLOCKS = 64
-"""Blocks of directories that are looked at with a miss: 1 ms."""
+BLOCKS, NAMES = 64, 512
+"""Blocks of directories, or files in them, that are looked at with a miss: 1 ms."""
 
-NEEDED, MOST_NEEDED = 2, 96
-"""Misses that a directory shows before the rest of it is brought, at first and where that was
-mostly in vain."""
+NEEDED = 2
+"""Misses that a directory shows before the rest of it is brought."""
 
 FREE = 64 << 10
 """Stored bytes of a whole directory that come with its first miss: over 100 Mbit/s they take as
@@ -49,9 +48,9 @@ WORTH = 8
 """Chunks that may come for each that is read: a request costs a registry next door 5 ms and one far
 away a round trip; to receive, verify and keep a small chunk takes 0.2 ms."""
 
-JUDGED = 384
-"""Chunks that are brought before it is judged whether they are read: who has just got a directory
-has not read it yet."""
+CREDIT, MOST_CREDIT = 256, 1024
+"""Chunks that may come before any of them is read, and at most: who has just got a directory has
+not read it yet."""
 
 REMEMBERED = 1 << 14
 """Misses."""
@@ -79,14 +78,16 @@ class Folders:
         self._places: dict[str, array[int]] = {}
         """By blob: for each chunk the number of its folder, from 1 on."""
         self._room = ROOM
-        self._needed = NEEDED
-        self._brought = 0.0
-        self.used = 0.0
-        """Chunks that were brought and read since; those of long ago count less."""
+        self._credit = CREDIT
+        """Chunks that may still be brought."""
 
     def knows(self, blob: Blob, chunk: Chunk) -> bool:
         """Say whether it is for this to decide what comes along with *chunk*."""
         return self._misses >= BEGUN_AT and self._find(blob, chunk) is not None
+
+    def use(self) -> None:
+        """Take note that a chunk that was brought is read."""
+        self._credit = min(self._credit + WORTH, MOST_CREDIT)
 
     def missed(self, blob: Blob, chunk: Chunk, chunks: Chunks) -> Sequence[Chunk]:
         """Take note of a miss; return what is to be brought along; raises RafsError."""
@@ -100,13 +101,13 @@ class Folders:
         if self._misses >= SURVEYED_FROM:
             self._look_on()
         folder = self._find(blob, chunk)
-        if folder is None or folder.brought or self._misses < BEGUN_AT:
+        if folder is None or folder.brought or self._misses < BEGUN_AT or self._credit <= 0:
             return ()
         rest = self._rest(folder, blob, chunks)
         places = {chunk.index, *(one.index for one in rest)}
         # What lies alone would be a request of its own.
         along = [one for one in rest if {one.index - 1, one.index + 1} & places]
-        self._judge(len(along))
+        self._credit -= len(along)
         return along
 
     def _rest(self, folder: _Folder, blob: Blob, chunks: Chunks) -> Sequence[Chunk]:
@@ -115,23 +116,12 @@ class Folders:
         found = [chunk for index in others if (chunk := chunks.get(index)) is not None]
         small = [chunk for chunk in found if chunk.size < SMALL_FILE]
         size = sum(chunk.stored_size for chunk in small)
-        cheap = size <= FREE and self._needed == NEEDED
-        if len(folder.indices) - len(others) < self._needed and not cheap:
+        if len(folder.indices) - len(others) < NEEDED and size > FREE:
             return ()
         folder.brought = True
         while size > MOST:
             size -= small.pop().stored_size
         return small
-
-    def _judge(self, more: int) -> None:
-        """Ask for more misses, or for as few as at first, by what came of what was brought."""
-        if self._brought >= JUDGED:
-            if WORTH * self.used < self._brought:
-                self._needed = min(2 * self._needed, MOST_NEEDED)
-            elif WORTH * self.used >= 2 * self._brought:
-                self._needed = NEEDED
-            self._brought, self.used = self._brought / 2, self.used / 2
-        self._brought += more
 
     def _find(self, blob: Blob, chunk: Chunk) -> _Folder | None:
         places = self._places.get(blob.id, ())
@@ -143,9 +133,13 @@ class Folders:
         if self._survey is None:
             self._survey = self._tree.folders()
         with suppress(RafsError):  # whoever reads the damaged directory will hear of it
+            names = 0
             for block in islice(self._survey, BLOCKS):
                 for number, indices in block:
                     self._note(number, indices)
+                    names += len(indices)
+                if names >= NAMES:
+                    break
 
     def _note(self, number: int, indices: Sequence[int]) -> None:
         if len(indices) < NEEDED or not 0 <= number < len(self._tree.blobs):

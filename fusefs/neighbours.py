@@ -65,6 +65,9 @@ class _Walk:
         ahead = self.stop - 2 * NEAR <= index < self.stop + NEAR
         return ahead or self.start - NEAR <= index < self.start
 
+    def use(self) -> None:
+        self.used += 1
+
     def adjoins(self, index: int) -> bool:
         return index in (self.stop, self.start - 1)
 
@@ -108,7 +111,7 @@ class Neighbours:
                 continue
             bringer = self.brought.pop((extent.blob.id, extent.chunk.index), None)
             if bringer is not None:
-                bringer.used += 1
+                bringer.use()
 
     def missed(self, extents: Sequence[Extent]) -> None:
         """Take note of a read of what is not here, and have fetched what will be read next."""

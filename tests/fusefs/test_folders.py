@@ -11,7 +11,7 @@ import pytest
 from fixtures.extents import DecodedFiles
 from fixtures.smallfiles import SmallFiles, SmallFilesReader
 from fusefs.blobfiles import BlobFiles
-from fusefs.folders import BEGUN_AT, FREE, JUDGED, SMALL_FILE
+from fusefs.folders import BEGUN_AT, CREDIT, FREE, SMALL_FILE
 from fusefs.vfs import ROOT, Image, Vfs
 from rafs import Bootstrap
 from rafs.builder import BuildOptions, build
@@ -47,11 +47,11 @@ def test_a_program_that_reads_few_files_gets_those_alone() -> None:
     assert reader.here == set(read)
 
 
-def test_who_reads_all_of_some_folders_in_no_order_waits_twice_for_each() -> None:
+def test_who_reads_all_of_some_folders_in_no_order_waits_two_or_three_times_for_each() -> None:
     reader = SmallFilesReader(_files(10))
     for index in _shuffled(10 * PER_FOLDER):
         reader.read(index)
-    assert reader.misses <= BEGUN_AT + 2 * 10
+    assert reader.misses <= BEGUN_AT + 3 * 10
     assert len(reader.here) == 10 * PER_FOLDER
 
 
@@ -78,7 +78,7 @@ def test_who_reads_a_little_of_every_folder_soon_gets_nothing_along() -> None:
     read = random.Random(1).sample(range(len(files.chunks)), 3000)
     for index in read:
         reader.read(index)
-    assert len(reader.here) - len(read) < 3 * JUDGED
+    assert len(reader.here) - len(read) < 2 * CREDIT
 
 
 def test_files_that_are_not_small_are_neither_brought_nor_counted() -> None:
@@ -115,7 +115,7 @@ def test_where_a_directory_is_damaged_what_was_known_goes_on_to_count() -> None:
     reader = SmallFilesReader(files)
     for index in _shuffled(10 * PER_FOLDER):
         reader.read(index)
-    assert reader.misses <= BEGUN_AT + 2 * 10
+    assert reader.misses <= BEGUN_AT + 3 * 10
 
 
 @pytest.fixture(scope="module")
@@ -160,5 +160,5 @@ async def test_both_drivers_wait_as_rarely(tree: Path, driver: str) -> None:
         if found is None:
             found = await vfs.read(node, start, 5000)
         assert bytes(found) == random.Random(number).randbytes(5000)
-    assert len(reader.fetched) <= BEGUN_AT + 2 * 8
+    assert len(reader.fetched) <= BEGUN_AT + 3 * 8
     image.close()
