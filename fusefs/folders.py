@@ -37,9 +37,10 @@ BLOCKS, NAMES = 64, 512
 NEEDED = 2
 """Misses that a directory shows before the rest of it is brought."""
 
-FREE = 64 << 10
+FREE, FREER = 64 << 10, 256 << 10
 """Stored bytes of a whole directory that come with its first miss: over 100 Mbit/s they take as
-long as a request of their own [5 ms of docker-registry's time]."""
+long as a request of their own [5 ms of docker-registry's time]; and as long as most of what comes
+so is read."""
 
 MOST = 4 << 20
 """Stored bytes that are brought of a directory."""
@@ -51,6 +52,9 @@ away a round trip; to receive, verify and keep a small chunk takes 0.2 ms."""
 CREDIT, MOST_CREDIT = 256, 1024
 """Chunks that may come before any of them is read, and at most: who has just got a directory has
 not read it yet."""
+
+MUCH = 512
+"""Credit that only comes of directories that were read."""
 
 REMEMBERED = 1 << 14
 """Misses."""
@@ -116,7 +120,8 @@ class Folders:
         found = [chunk for index in others if (chunk := chunks.get(index)) is not None]
         small = [chunk for chunk in found if chunk.size < SMALL_FILE]
         size = sum(chunk.stored_size for chunk in small)
-        if len(folder.indices) - len(others) < NEEDED and size > FREE:
+        free = FREER if self._credit >= MUCH else FREE
+        if len(folder.indices) - len(others) < NEEDED and size > free:
             return ()
         folder.brought = True
         while size > MOST:

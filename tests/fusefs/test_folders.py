@@ -11,7 +11,7 @@ import pytest
 from fixtures.extents import DecodedFiles
 from fixtures.smallfiles import SmallFiles, SmallFilesReader
 from fusefs.blobfiles import BlobFiles
-from fusefs.folders import BEGUN_AT, CREDIT, FREE, SMALL_FILE
+from fusefs.folders import BEGUN_AT, CREDIT, FREE, FREER, SMALL_FILE
 from fusefs.vfs import ROOT, Image, Vfs
 from rafs import Bootstrap
 from rafs.builder import BuildOptions, build
@@ -70,6 +70,19 @@ def test_a_folder_that_costs_no_more_than_a_request_comes_with_its_first_file() 
     reader.read(large[0])
     reader.read(small[5])
     assert reader.here == {*read, large[0], *small}
+
+
+def test_where_most_was_read_larger_folders_come_with_their_first_file() -> None:
+    folders = [range(start, start + FREER // SIZE // 2) for start in range(0, 6000, 200)]
+    reader = SmallFilesReader(SmallFiles([SIZE * 2] * 6000, folders=folders))
+    misses = []
+    for folder in folders:
+        before = reader.misses
+        for index in random.Random(folder.start).sample(folder, len(folder)):
+            reader.read(index)
+        misses.append(reader.misses - before)
+    assert misses[2] > 1
+    assert misses[-10:] == [1] * 10
 
 
 def test_who_reads_a_little_of_every_folder_soon_gets_nothing_along() -> None:
