@@ -23,6 +23,9 @@ _STEP = 8 << 20
 _CANNOT = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EPERM)
 """How file systems say that they do not clone, or do not copy by themselves."""
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors of writing, which do not say where."""
+
 Going = Callable[[int], None]
 """Told how many bytes are copied; raises to have it stop."""
 
@@ -44,9 +47,11 @@ def unfinished(path: Path) -> Iterator[int]:
             named = True
         temporary.replace(path)
         _sync_folder(path.parent)
-    except BaseException:
+    except BaseException as exc:
         if named:
             temporary.unlink(missing_ok=True)
+        if isinstance(exc, OSError) and exc.errno in _FULL and exc.filename is None:
+            exc.filename = os.fspath(path)
         raise
     finally:
         os.close(fd)

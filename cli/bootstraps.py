@@ -11,6 +11,7 @@ lock on it, so that ``collect`` removes only what nobody uses.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import logging
@@ -192,6 +193,10 @@ class Bootstraps:
             with os.fdopen(handle, "wb") as file:
                 fcntl.flock(handle, fcntl.LOCK_EX)
                 yield file, path
+        except OSError as exc:
+            if exc.errno in (errno.ENOSPC, errno.EDQUOT) and exc.filename is None:
+                exc.filename = os.fspath(self._folder)
+            raise
         finally:
             path.unlink(missing_ok=True)
 

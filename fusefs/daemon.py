@@ -103,8 +103,9 @@ def run_daemon(handoff: Handoff, wire: Wire, *expected: type[Exception]) -> None
 
 
 def _words(error: BaseException) -> str:
-    alone = isinstance(error, OSError) and error.filename is None
-    return str(getattr(error, "strerror", None) or error) if alone else str(error)
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
 
 
 def _plain(error: BaseException) -> BaseException:

@@ -7,6 +7,7 @@ removes the latter.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -16,6 +17,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PREFIX = ".naiad-build-"
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors of writing, which do not say where."""
 
 
 @contextmanager
@@ -34,7 +38,9 @@ def scratch(place: Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             os.close(lock)
-    except BaseException:
+    except BaseException as exc:
+        if isinstance(exc, OSError) and exc.errno in _FULL and exc.filename is None:
+            exc.filename = os.fspath(place)  # what was written to is all below it
         with suppress(OSError):  # somebody else's by now
             for empty in made:
                 empty.rmdir()

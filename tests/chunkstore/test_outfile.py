@@ -42,6 +42,13 @@ def test_a_failure_leaves_what_was_there(source: int, tmp_path: Path) -> None:
     assert sorted(each.name for each in tmp_path.iterdir()) == ["out", "source"]
 
 
+def test_a_full_disk_is_told_with_the_file_that_it_has_no_room_for(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"), unfinished(path):
+        raise full
+
+
 def test_a_copy_can_be_stopped(source: int, tmp_path: Path) -> None:
     def stop(done: int) -> None:
         raise KeyboardInterrupt

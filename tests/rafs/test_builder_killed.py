@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.smalldisk import small_disk
 from fixtures.snapshots import of_directory, of_image
 from rafs import Bootstrap
 from rafs.builder import build
@@ -191,6 +193,17 @@ def test_a_failed_build_takes_away_the_folders_that_it_made(tmp_path: Path) -> N
     with pytest.raises(BadSource), scratch(tmp_path / "kept" / "new" / "image"):
         raise BadSource("no")
     assert not list((tmp_path / "kept").iterdir())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can have a small disk")
+def test_a_build_onto_a_full_disk_says_where(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "file").write_bytes(os.urandom(4 << 20))
+    image = tmp_path / "disk" / "image"
+    with small_disk(tmp_path / "disk", "2m"):
+        with pytest.raises(OSError, match=f"No space left on device: '{image}'"):
+            build(DirectorySource(tmp_path / "source"), DirectoryTarget(image))
+        assert not image.exists()
 
 
 def test_a_failed_build_leaves_what_others_put_there(tmp_path: Path) -> None:
