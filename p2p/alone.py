@@ -10,7 +10,9 @@ the others get from it.
 from __future__ import annotations
 
 from . import messages, runs
+from .choice import READER
 from .link import Link
+from .part import Demand
 from .tidings import Tidings
 
 READS_UNASKED = 2
@@ -35,13 +37,37 @@ class Alone(Tidings):
         known = self._seen | self._taken | self.held | self._granted | self._book.asked
         mine = runs.lowest(self._share & self.known & ~known, -(-STANDING // self._turns) - coming)
         if mine:
-            source = self._source
-            link = self.links.get(source.host) if source else None
-            pieces, lasts = runs.encode(mine), self.patience.linger
-            if link is not None and link.rests > now + (lasts if link.ready else 0.0):
-                source = None  # it is gone too
-            self._grant(messages.Grant(self.handle, pieces, source, lasts), now)
-            self._taken |= mine
+            self._help_out(mine, self.patience.linger, now)
+
+    def _help_out(self, pieces: int, lasts: float, now: float) -> None:
+        """Take pieces from the source, which may take *lasts* seconds."""
+        source = self._source
+        link = self.links.get(source.host) if source else None
+        if link is not None and link.rests > now + (lasts if link.ready else 0.0):
+            source = None  # it is gone too
+        self._grant(messages.Grant(self.handle, runs.encode(pieces), source, lasts), now)
+        self._taken |= pieces
+
+    def _get(self, piece: int, demand: Demand, now: float) -> None:
+        """Take a piece that is wanted and that no parent has from the source.
+
+        A deputy does so at once with what falls to it; it is waited for where there is one.
+        """
+        reader = demand.priority == READER
+        wait = max(self.patience.reader if reader else self.patience.others, 4 * self._latency)
+        if self._share >> piece & 1 or (reader and not self._spare):
+            wait = 0.0
+        due = max(demand.since, self._lost) + wait
+        if not reader and (self._taken & self._book.asked).bit_count() >= STANDING:
+            due = max(due, now + self.patience.stands)
+        if self._granted >> piece & 1:  # it will be asked for when there is a session
+            due = self._grants[piece]
+        if now < due:
+            demand.check = due
+        elif self._source is None:
+            self._read(piece)
+        else:
+            self._help_out(1 << piece, self.patience.source, now)
 
     @property
     def _helps(self) -> float:

@@ -15,6 +15,9 @@ from .resource import Host, Peer, Task
 
 MUCH = 8
 """Pieces; a host that has fewer is as good as one that just came."""
+QUIET = 5.0
+"""Seconds without a word after which a host that takes only what is read does not start anything
+now."""
 BUSY = 8
 """Children; a host that has as many is given no more for what it has."""
 ELSEWHERE = 1
@@ -29,6 +32,18 @@ def candidates(
     sample = among if len(among) <= count else random.sample(among, count)
     hosts = [other.host for other in sample if other.host.kind != "seed"]
     return [host for host in hosts + seeds if fit(host, peer, limits)]
+
+
+def apt(peer: Peer, host: Host, parts: dict[bytes, Peer], now: float) -> bool:
+    """Whether a host may be a parent of a peer that takes only what is read.
+
+    One that reads the same at the same time keeps step with it (`convoy`): each would be told of
+    all that the other gets, and ask it for what it has to send to others.
+    """
+    part = parts.get(host.id)
+    if part is None or not gives(peer, host, parts):
+        return False
+    return part.bulk or not part.missing or now - part.heard >= QUIET
 
 
 def fill(

@@ -28,11 +28,15 @@ class Patience:
     stands: float = 0.25
     """Seconds without a scheduler after which a deputy takes what falls to it: what was granted
     has come by then."""
+    source: float = 15.0
+    """Seconds that a source may take for what is read while there is no scheduler: many ask it."""
     gather: float = 1.0
     """Seconds for which HELD is gathered."""
     stall_first: float = 2.0
     """Seconds without an answer that are too many where nothing is known of anybody."""
     stall_least: float = 1.0
+    queued: float = 30.0
+    """Seconds for which a request may wait at a host that answers others meanwhile."""
     slowest: float = 256 << 10
     """Bytes per second below which a piece that has begun to come counts as stalled."""
     strikes: int = 3

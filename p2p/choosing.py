@@ -163,13 +163,10 @@ class Chooser(Alone):
 
     def _missed(self, piece: int, demand: Demand, now: float) -> bool:
         """Return whether to tell the scheduler of a piece that nobody has; or go to the origin."""
-        patience = self.patience.reader if demand.priority == READER else self.patience.others
         if not self._scheduled:
-            if now >= demand.since + (0.0 if demand.priority == READER else patience):
-                self._read(piece)
-            else:
-                demand.check = demand.since + patience
+            self._get(piece, demand, now)
             return False
+        patience = self.patience.reader if demand.priority == READER else self.patience.others
         if not demand.told:
             demand.told, demand.answered, demand.check = True, False, now + patience
             return True
@@ -308,6 +305,10 @@ class Chooser(Alone):
 
     def _stalled(self, request: Request, now: float) -> None:
         link = request.link
+        most = self._stall(link)
+        if now < link.used + most and now < request.sent + self.patience.queued:
+            request.stalled = link.used + most  # it answers, one thing after the other
+            return
         if self._book.close(request.number) is None:
             return
         self._choice.cancels.append(ask_of(request))

@@ -1,8 +1,9 @@
 """Who takes what from the source while there is no scheduler.
 
-A few of the hosts that take all of a task are told beforehand which pieces fall to them then, by
-their numbers, and which seed they are to be had from. What one of them has got goes on from child
-to child as ever. Without them the source would stand idle, or be asked by everybody for the same.
+A few of the hosts that take all of a task, or of those that read it where nobody takes all, are
+told beforehand which pieces fall to them then, by their numbers, and which seed they are to be had
+from. What one of them has got goes on from child to child as ever. Without them the source would
+stand idle, or be asked by everybody for the same.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
+from .assignment import QUIET
 from .family import Family
 from .resource import Host, Peer, PeerState, Site, Stand, Task
 from .sources import Sources
@@ -28,22 +30,26 @@ class Deputies:
 
     def tend(self, task: Task, now: float) -> None:
         """Take others for those who left or have all, and tell whoever is to do another part."""
-        if not task.rotation or task.settled > now:
+        if task.settled > now:
             return
         full: set[Site | None] = set()
-        for peer in list(islice(task.rotation, LOOKED_AT)):
+        for peer in list(islice(task.rotation or task.idle, LOOKED_AT)):
             group = _group(peer)
-            able = peer.shares and peer.stand is None and group not in full
-            if able and not self._appoint(task, group, peer):
+            able = _reads(peer, now) and peer.shares and not (peer.stand and peer.stand.turns)
+            if able and group not in full and not self._appoint(task, group, peer, now):
                 full.add(group)
         seeds = [self._sources.seeds[each] for each in sorted(self._sources.of(task, now))]
         for group in list(task.deputies):
             self._instruct(task, group, seeds)
+        for peer in islice(task.idle, LOOKED_AT if seeds else 0):
+            if peer.stand is None:  # no deputy, but it shall know whom to ask in the end
+                peer.stand = Stand(seeds[0], 0, 0)
+                self._family.tell(peer)
 
-    def _appoint(self, task: Task, group: Site | None, peer: Peer) -> bool:
+    def _appoint(self, task: Task, group: Site | None, peer: Peer, now: float) -> bool:
         """Make a peer a deputy; return whether one was lacking."""
         peers = task.deputies.setdefault(group, [])
-        place = next(_vacant(peers, group), len(peers))
+        place = next(_vacant(peers, group, now), len(peers))
         if place >= DEPUTIES:
             return False
         for old in peers[place : place + 1]:
@@ -72,9 +78,14 @@ def _group(peer: Peer) -> Site | None:
     return peer.site if peer.site.closed else None
 
 
-def _vacant(peers: list[Peer], group: Site | None) -> Iterator[int]:
+def _reads(peer: Peer, now: float) -> bool:
+    """Whether a peer gets anything now."""
+    return peer.bulk or now - peer.heard < QUIET
+
+
+def _vacant(peers: list[Peer], group: Site | None, now: float) -> Iterator[int]:
     """Yield the places of those who cannot be deputies any more, or have nothing left to do."""
     for place, peer in enumerate(peers):
         gone = peer.state is PeerState.LEFT or not peer.shares or _group(peer) is not group
-        if gone or not peer.missing:
+        if gone or not peer.missing or not _reads(peer, now):
             yield place

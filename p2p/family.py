@@ -8,7 +8,7 @@ from random import Random
 from . import assignment, messages
 from .evaluator import Evaluator, Limits, fit
 from .outbox import Outbox
-from .resource import Host, Peer, PeerState, Site, Task
+from .resource import Host, Peer, PeerState, Site, Stand, Task
 from .sources import Sources
 from .supply import Supply
 
@@ -22,6 +22,8 @@ UNEVEN, EVENED = 2, 4
 """Children that one host has more than another, where one of them is given to that; hosts that may
 get some at a time. Those whose first pieces came late are given up as parents in the first second,
 and would have two children to the end where others have five, and half of the uploads."""
+SPARE = 4
+"""Parents for when the scheduler is gone."""
 SCARCE = 8
 """Where more than one in so many pieces is to leave the seeds again, these are nobody's parents."""
 
@@ -58,6 +60,9 @@ class Family:
             peer.among = len(task.peers)
         for other in list(islice(task.short, self._limits.filter_parents)):
             self.fill(other, now)
+        for other in list(islice(task.idle, self._limits.filter_parents)):
+            if len(other.spare) < SPARE and self._acquaint(other, now):
+                self.tell(other)
 
     def fill(self, peer: Peer, now: float, changed: bool = False) -> None:
         """Fill the empty places among a peer's parents; tell it when something is other."""
@@ -74,12 +79,16 @@ class Family:
                 host
                 for host in assignment.candidates(peer, among, seeds, limits, self._random)
                 if self._bearable(host, peer, now)
+                and (peer.bulk or assignment.apt(peer, host, task.by_host, now))
             ]
             changed |= assignment.fill(peer, found, self._evaluator, limits, task.by_host)
-        if len(peer.parents) < limits.candidate_parents:
+        task.short.pop(peer, None)
+        task.idle.pop(peer, None)
+        if not peer.bulk:
+            task.idle[peer] = now
+            changed |= self._acquaint(peer, now)
+        elif len(peer.parents) < limits.candidate_parents:
             task.short[peer] = None
-        else:
-            task.short.pop(peer, None)
         if changed:
             self.tell(peer)
 
@@ -87,13 +96,23 @@ class Family:
         """Tell a peer its parents, and what to do when the scheduler is gone."""
         peer.move("start")
         parents = [host.parent() for host in peer.parents.values()]
-        stand = peer.stand
-        if stand is None:
-            self._outbox.say(peer.host, messages.Parents(peer.handle, parents))
-            return
+        spare = [host.parent() for host in peer.spare if host.uploads]
+        stand = peer.stand or Stand(None, 0, 0)
         source = stand.source.parent() if stand.source else None
-        body = messages.Parents(peer.handle, parents, source, stand.turn, stand.turns)
+        body = messages.Parents(peer.handle, parents, source, stand.turn, stand.turns, spare)
         self._outbox.say(peer.host, body)
+
+    def _acquaint(self, peer: Peer, now: float) -> bool:
+        """Choose the parents of a peer for when the scheduler is gone; return whether anew."""
+        kept = [host for host in peer.spare if host.uploads]
+        among = [each for each in peer.task.peers if each.site is peer.site or not peer.site.closed]
+        found = assignment.candidates(peer, among, [], self._limits, self._random)
+        fresh = [host for host in found if host not in kept and self._bearable(host, peer, now)]
+        count = min(SPARE - len(kept), len(fresh))
+        if count <= 0:
+            return False
+        peer.spare = (*kept, *self._random.sample(fresh, count))
+        return True
 
     def adopt(self, task: Task, now: float) -> None:
         """Let those who came back keep the parents that came too, and fill the other places."""
@@ -112,7 +131,8 @@ class Family:
         for part in parts:
             if len(peer.parents) >= limits.candidate_parents:
                 break
-            if fit(part.host, peer, limits) and self._bearable(part.host, peer, now):
+            able = peer.bulk or assignment.apt(peer, part.host, task.by_host, now)
+            if able and fit(part.host, peer, limits) and self._bearable(part.host, peer, now):
                 assignment.add(peer, part.host)
 
     @staticmethod
@@ -138,7 +158,6 @@ class Family:
 
     def leave(self, peer: Peer, now: float) -> None:
         """Take a peer out: from its parents, and from its children."""
-        peer.task.short.pop(peer, None)
         self._supply.crossing.count(peer.task)
         self.finish(peer)
         self.bereave(peer.task, peer.host, now)
@@ -146,8 +165,15 @@ class Family:
     def finish(self, peer: Peer) -> None:
         """Take all its parents from a peer: it needs none."""
         peer.task.short.pop(peer, None)
+        peer.task.idle.pop(peer, None)
         for parent in list(peer.parents):
             assignment.remove(peer, parent)
+
+    def show(self, task: Task, now: float) -> None:
+        """Let those who read look at who has everything now."""
+        for peer in list(islice(task.idle, self._limits.filter_parents)):
+            if len(peer.parents) < self._limits.candidate_parents:
+                self.fill(peer, now)
 
     def tend(self, task: Task, now: float) -> None:
         """See to who has empty places, or came when few were there."""
@@ -157,6 +183,10 @@ class Family:
             self._close_seeds(task, now)
         for peer in list(islice(task.short, self._limits.filter_parents)):
             task.short.pop(peer)
+            self.fill(peer, now)
+        for peer, looked in list(islice(task.idle.items(), self._limits.filter_parents)):
+            if now < looked + assignment.QUIET:
+                break
             self.fill(peer, now)
         self._even_out(task, now)
 

@@ -18,6 +18,7 @@ from sortedcontainers import SortedList
 
 from . import runs
 from .least import Least
+from .mean import Mean
 
 WINDOW_FIRST, WINDOW_LEAST, WINDOW_MOST = 8, 6, 128
 ROAD_FIRST = 32
@@ -76,8 +77,7 @@ class Grants:
     windows: dict[bytes | None, Window] = field(default_factory=dict)
     _ends: SortedList = field(default_factory=SortedList)
     _tries: dict[int, int] = field(default_factory=dict)
-    _mean: float = 0.0
-    _deviation: float = 0.0
+    _took: Mean = field(default_factory=Mean)
 
     def window(self, source: bytes | None) -> Window:
         """Return the window of a source."""
@@ -92,9 +92,7 @@ class Grants:
 
     def lasts(self, piece: int) -> float:
         """Return for how long a grant of *piece* may show no life; longer after each failure."""
-        usual = LASTS_FIRST
-        if self._mean:
-            usual = max(LASTS_LEAST, 2 * self._mean + 4 * self._deviation)
+        usual = self._took.lasts(LASTS_FIRST, LASTS_LEAST, LASTS_MOST)
         return float(min(LASTS_MOST, usual * 2 ** self._tries.get(piece, 0)))
 
     def give(self, piece: int, holder: bytes, source: bytes | None, now: float) -> Grant:
@@ -114,7 +112,7 @@ class Grants:
             return 0
         for piece in runs.numbers(mine & bits):
             grant = self.open[piece]
-            self._learn(now - grant.since)
+            self._took.learn(now - grant.since)
             self.window(grant.source).learn(now - grant.since, now)
             self._tries.pop(piece, None)
             self._close(grant)
@@ -166,13 +164,6 @@ class Grants:
             del self.by_holder[grant.holder]
         self.window(grant.source).used -= 1
         self._ends.remove((grant.until, grant.piece))
-
-    def _learn(self, seconds: float) -> None:
-        if not self._mean:
-            self._mean, self._deviation = seconds, seconds / 2
-            return
-        self._deviation += (abs(seconds - self._mean) - self._deviation) / 4
-        self._mean += (seconds - self._mean) / 8
 
 
 @dataclass(slots=True)

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import islice
 from random import Random
 
 from . import runs
+from .convoy import Convoy
 from .resource import Host, Peer
 
-GUESTS = 2
-"""Readers' pieces that one host is to send at a time. Hosts that start one program all miss what
-one of them has just got: sent there together, each gets a ninth of its uplink and none gets ahead.
-Those who wait are sent on to who has it next, so that all uplinks carry it and the hosts stand one
-behind the other."""
 LISTED = 8
 """Holders remembered per piece."""
 PER_HOLDER = 4
 """Who is sent to a new holder at once; they pass it on, and hold it a moment later."""
 LOOKED_AT = 16
 """Of those who wait, among whom readers are looked for."""
-IN_STEP = 64
-"""Among whom readers are looked for that wait until a holder is free."""
+SAMPLED = 40
+"""Hosts among which one is looked for that has nothing to send."""
 VISITORS = 16
 """Who is sent to one holder in a second, readers apart: twice as many as it serves at once."""
 AGAIN = 1.0
@@ -37,14 +32,16 @@ class Hints:
     random: Random
     given: Hinted = field(default_factory=dict)
     """Who was sent where for which pieces since it was last looked at."""
-    _freed: dict[Peer, None] = field(default_factory=dict)
-    """Hosts with a guest less, or with more that others want."""
+    convoy: Convoy = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.convoy = Convoy(self._may_meet, self._send)
 
     def want(self, peer: Peer, bits: int, urgent: bool, now: float) -> None:
         """Note what a peer wants, and send it to holders."""
         task = peer.task
         bits &= ~peer.held
-        again = bits & peer.urgent
+        again = bits & peer.wanted & (peer.urgent if urgent else ~peer.urgent)
         for piece in runs.numbers(bits & ~peer.wanted):
             task.wanters.setdefault(piece, {})[peer] = -AGAIN
         task.wanted |= bits
@@ -52,15 +49,19 @@ class Hints:
         if urgent:
             peer.urgent |= bits
         peer.orphans &= ~bits
-        for piece in runs.numbers(again & runs.of(peer.sent)):
-            self._depart(peer, piece)
-        self.search(peer, bits, now, again)
+        if not peer.bulk:
+            for piece in runs.numbers(bits):
+                if again >> piece & 1:
+                    self.convoy.depart(peer, piece)
+                if piece not in peer.sent:
+                    self.convoy.wait(peer, piece, now)
+        self.search(peer, bits, now)
 
     def unwant(self, peer: Peer, bits: int) -> None:
         """Forget what a peer wanted."""
         task = peer.task
         for piece in runs.numbers(bits & peer.wanted):
-            self._depart(peer, piece)
+            self.convoy.leave(peer, piece)
             wanters = task.wanters[piece]
             del wanters[peer]
             if not wanters:
@@ -70,11 +71,8 @@ class Hints:
         peer.urgent &= ~bits
         peer.orphans &= ~bits
 
-    def search(self, peer: Peer, bits: int, now: float, overdue: int = 0) -> None:
-        """Send a peer to holders of what it wants; where all of them failed it, it is an orphan.
-
-        What is *overdue* is not to wait for a holder with less to do.
-        """
+    def search(self, peer: Peer, bits: int, now: float) -> None:
+        """Send a peer to holders of what it wants; where all of them failed it, it is an orphan."""
         task = peer.task
         bits &= task.counted()
         if peer.site.closed:
@@ -84,29 +82,10 @@ class Hints:
             holder = self.holder(peer, piece, now)
             if holder is None:
                 peer.orphans |= 1 << piece
-            elif self._in_step(peer, piece):
-                if holder.guests < GUESTS or overdue >> piece & 1 or not self._coming(peer, piece):
-                    self._send(peer, holder, piece, now)
+            elif not peer.bulk:
+                self.convoy.gained(self._free(peer, piece, holder, now))
             elif peer.urgent >> piece & 1 or self._welcome(holder, now):
                 self._send(peer, holder, piece, now)
-
-    def room(self, now: float) -> None:
-        """Send those who wait to hosts that have less to send now."""
-        freed, self._freed = self._freed, {}
-        for holder in freed:
-            task = holder.task
-            if task.by_host.get(holder.host.id) is not holder:
-                continue
-            for piece in islice(runs.numbers(holder.held & task.wanted), LOOKED_AT):
-                for peer in list(islice(task.wanters.get(piece, ()), IN_STEP)):
-                    if (
-                        holder.guests < GUESTS
-                        and piece not in peer.sent
-                        and self._in_step(peer, piece)
-                        and self._usable(holder, peer, now)
-                        and self._may_meet(holder, peer, piece)
-                    ):
-                        self._send(peer, holder, piece, now)
 
     def orphan(self, peer: Peer, piece: int, now: float) -> bool:
         """Say whether a wanted piece is an orphan still; where it is not, send the peer there."""
@@ -128,8 +107,8 @@ class Hints:
         for piece in runs.numbers(bits & task.wanted):
             for peer in self._waiting(holder, piece, now):
                 self._send(peer, holder, piece, now)
-        if bits & task.wanted:
-            self._freed[holder] = None
+        if bits & task.waited:
+            self.convoy.gained(holder)
 
     def holder(self, peer: Peer, piece: int, now: float) -> Peer | None:
         """Return a holder of a piece that is of use to a peer."""
@@ -146,10 +125,21 @@ class Hints:
             task.plenty &= ~(1 << piece)
         if peer.site.closed and peer.site.held >> piece & 1:
             usable = self._near(peer, piece, usable, now) or usable
-        if usable and self._in_step(peer, piece):
+        if usable and not peer.bulk:
             least = min(each.guests for each in usable)
             usable = [each for each in usable if each.guests == least]
         return self.random.choice(usable) if usable else None
+
+    def _free(self, peer: Peer, piece: int, holder: Peer, now: float) -> Peer:
+        """Return a holder with nothing to send, where *holder* has and there are many others."""
+        peers = peer.task.peers
+        if not holder.guests or not peer.task.plenty >> piece & 1:
+            return holder
+        for other in self.random.sample(peers, min(SAMPLED, len(peers))):
+            free = not other.guests and self._has(other, piece)
+            if free and self._usable(other, peer, now):
+                return other
+        return holder
 
     def _near(self, peer: Peer, piece: int, usable: list[Peer], now: float) -> list[Peer]:
         """Return those of a peer's own site that are of use, be they listed or not."""
@@ -168,30 +158,10 @@ class Hints:
         wanters = peer.task.wanters[piece]
         del wanters[peer]
         wanters[peer] = now
-        if self._in_step(peer, piece):
-            self._depart(peer, piece)
-            peer.sent[piece] = holder
-            holder.guests += 1
+        if not peer.bulk:
+            self.convoy.seat(peer, holder, piece, now)
         key = peer, holder.host
         self.given[key] = self.given.get(key, 0) | 1 << piece
-
-    def _depart(self, peer: Peer, piece: int) -> None:
-        """Note that a reader's piece is no longer to come from where the peer was sent."""
-        holder = peer.sent.pop(piece, None)
-        if holder is not None:
-            holder.guests -= 1
-            self._freed[holder] = None
-
-    @staticmethod
-    def _in_step(peer: Peer, piece: int) -> bool:
-        """Whether a reader waits for a piece whose host takes what is read alone."""
-        return bool(peer.urgent >> piece & 1) and not peer.bulk
-
-    @staticmethod
-    def _coming(peer: Peer, piece: int) -> bool:
-        """Whether somebody else was sent for a piece, and will have it soon."""
-        others = islice(peer.task.wanters.get(piece, ()), IN_STEP)
-        return any(piece in other.sent for other in others if other is not peer)
 
     def _waiting(self, holder: Peer, piece: int, now: float) -> list[Peer]:
         """Return the few that a new holder is shown to: of the first who wait, readers first."""
@@ -199,16 +169,15 @@ class Hints:
         for peer, last in holder.task.wanters[piece].items():
             if now - last < AGAIN or len(first) >= LOOKED_AT:
                 break
-            if self._in_step(peer, piece):
-                continue
-            if self._usable(holder, peer, now) and self._may_meet(holder, peer, piece):
+            if peer.bulk and self._may_meet(holder, peer, piece, now):
                 first.append(peer)
         first.sort(key=lambda peer: not peer.urgent >> piece & 1)
         return first[:PER_HOLDER]
 
-    @staticmethod
-    def _may_meet(holder: Peer, peer: Peer, piece: int) -> bool:
+    def _may_meet(self, holder: Peer, peer: Peer, piece: int, now: float) -> bool:
         """Whether a piece may come from there: to a closed site only for readers, and but once."""
+        if not self._usable(holder, peer, now):
+            return False
         site = peer.site
         if not site.closed or holder.site is site:
             return True

@@ -248,6 +248,8 @@ class Parents(Body, frozen=True):
     turns: Number = 0
     """Pieces whose number leaves *turn* when it is divided by *turns* are to be taken from *source*
     while there is no scheduler; no turns: none are."""
+    spare: Annotated[list[Parent], Meta(max_length=64)] = []
+    """Parents while there is no scheduler, of who takes only what is read."""
 
 
 class Grant(Body, frozen=True):

@@ -5,7 +5,7 @@ Pieces are bitmaps (`runs`). What is to be done gathers in a `Choice`, which `ch
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -60,6 +60,10 @@ class Part:
     """Where pieces are taken from while there is no scheduler; None: the origin."""
     _turns = 0
     """Among how many; 0: nobody said that this host is to."""
+    _spare: Sequence[Parent] = ()
+    """Parents while there is no scheduler, where only what is read is taken."""
+    _lost = float("-inf")
+    """When the session with it ended."""
     _share = 0
     """Which of them fall to this host then."""
     _stands = float("inf")

@@ -13,6 +13,7 @@ from enum import Enum
 
 from . import runs
 from .grants import Grants, SiteGrants
+from .mean import Mean
 from .messages import Announce, Description, Parent, Report
 
 
@@ -191,13 +192,15 @@ class Peer:
     returned: dict[bytes, float] = field(default_factory=dict)
     """Seeds that it got nothing from, and until when it is granted nothing there."""
     sent: dict[int, Peer] = field(default_factory=dict)
-    """Who it was sent to last for what a reader of it waits for."""
+    """Who it was sent to last for what it waits for, where it keeps step with others."""
     guests: int = 0
-    """Pieces that others' readers were sent here for, and have not got."""
+    """Pieces that such hosts were sent here for, and have not got."""
     orphans: int = 0
     """Those of them that only such hosts hold: as good as not held."""
     granted: int = 0
     """Pieces that it was ever told to take from the origin itself: it may publish their digests."""
+    spare: tuple[Host, ...] = ()
+    """Its parents when the scheduler is gone, where it takes only what is read."""
     had: tuple[bytes, ...] = ()
     """Its parents when it came, whom it keeps if they come too (`homecoming`)."""
     stand: Stand | None = None
@@ -274,6 +277,14 @@ class Task:
     """By piece, a few of its holders."""
     plenty: int = 0
     """Pieces with as many holders listed as are kept."""
+    waits: dict[int, dict[Peer, float]] = field(default_factory=dict)
+    """By piece, who of those that keep step waits for a free holder, and since when (`convoy`)."""
+    waited: int = 0
+    """Those pieces."""
+    ways: dict[tuple[Peer, int], float] = field(default_factory=dict)
+    """What they were sent to holders for, and when: the first is first."""
+    road: Mean = field(default_factory=Mean)
+    """How long that takes."""
     blocked: dict[Peer, None] = field(default_factory=dict)
     """Who has wants that no window had room for."""
     rotation: deque[Peer] = field(default_factory=deque)
@@ -282,6 +293,8 @@ class Task:
     """Peers when it was last seen to it that parents are drawn among as many."""
     short: dict[Peer, None] = field(default_factory=dict)
     """Who has an empty parent's place."""
+    idle: dict[Peer, float] = field(default_factory=dict)
+    """Who has an empty parent's place and takes only what is read, and when that was looked at."""
     doubted: dict[bytes, dict[bytes, float]] = field(default_factory=dict)
     """By seed, who got nothing from it, and when."""
     seeded: bool = False

@@ -23,6 +23,7 @@ from chunkstore.errors import Malformed
 
 from . import messages, runs
 from .agenda import Agenda
+from .assignment import QUIET
 from .deputies import Deputies
 from .editions import Editions
 from .evaluator import DEFAULT, Evaluator, Limits
@@ -128,7 +129,7 @@ class Scheduler:
                 self._spoil(self.hosts[host], now)
         for convict, sentence in self.isolation.judged(len(self.hosts), now):
             self._isolate(convict, sentence, now)
-        for task in self._agenda.taken():
+        for task in self._agenda.taken(now):
             self._tend(task, now)
         return self._flush(now)
 
@@ -170,6 +171,8 @@ class Scheduler:
         self._supply.allot(task, now)
         if task.peers and (task.grants.open or task.short or task.wanters or task.settled > now):
             self._agenda.watch(task, now)
+        elif task.idle:
+            self._agenda.watch(task, now + QUIET)
 
     def _flush(self, now: float) -> list[Action]:
         """Return what is to be sent: also what was granted, hinted and published meanwhile."""
@@ -309,11 +312,11 @@ class Scheduler:
             peer.held |= new
             self._supply.gained(peer, new, now)
             if not peer.missing and peer.state is not PeerState.FINISHED:
-                self._finish(peer)
+                self._finish(peer, now)
         if closed:
             self._supply.more(peer, now)
 
-    def _finish(self, peer: Peer) -> None:
+    def _finish(self, peer: Peer, now: float) -> None:
         peer.move("fill")
         task = peer.task
         if peer in task.rotation:
@@ -322,6 +325,7 @@ class Scheduler:
         if peer.shares and task.state is not TaskState.COMPLETE:
             task.move("hold")
             task.move("fill")
+        self._family.show(task, now)
 
     # What peers say
 

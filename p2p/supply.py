@@ -17,9 +17,6 @@ from .sources import Sources
 
 WAIT_LEAST = 1.0
 """Seconds."""
-WAIT_IN_STEP = 2.0
-"""Seconds for which a reader may be kept waiting, at most, until another reader has its piece: that
-one may be a slow host."""
 
 
 class Supply:
@@ -41,7 +38,7 @@ class Supply:
         """Take what a peer wants; it is granted, sent to a holder, or told to wait."""
         self._hints.want(peer, bits, urgent, now)
         self._allocation.serve(peer, now)
-        self._hints.room(now)
+        self._hints.convoy.room(now)
         self._wait(peer, bits, now)
         self._agenda.watch(peer.task, now)
 
@@ -57,12 +54,13 @@ class Supply:
 
     def gained(self, peer: Peer, new: int, now: float) -> None:
         """Note that a peer holds *new* pieces."""
+        self._hints.convoy.came(peer, new, now)
         self._hints.unwant(peer, new & peer.wanted)
         if peer.shares:
             peer.task.gain(peer, new)
             self._hints.held(peer, new, now)
             self.crossing.gained(peer, new, now)
-        self._hints.room(now)
+        self._hints.convoy.room(now)
 
     def fulfilled(self, peer: Peer, bits: int, now: float) -> bool:
         """Close grants of *bits* that a peer holds now; return whether there were any."""
@@ -112,7 +110,8 @@ class Supply:
     def remind(self, task: Task, now: float) -> None:
         """Look again for those who wait: a few per tick, who has waited longest first."""
         looked = self._looked
-        self._hints.room(now)
+        self._hints.convoy.expire(task, now)
+        self._hints.convoy.room(now)
         for piece in list(runs.numbers(task.wanted & (task.counted() | self.free(task)))):
             for peer, last in list(islice(task.wanters[piece].items(), looked)):
                 if now - last >= 1.0:
@@ -143,7 +142,7 @@ class Supply:
         ends = [grant.until for piece, grant in task.grants.open.items() if bits >> piece & 1]
         seconds = max(WAIT_LEAST, max(ends, default=now) - now, task.settled - now)
         if not peer.bulk:  # it is sent to who has it next
-            seconds = max(seconds, min(WAIT_IN_STEP, task.grants.lasts(runs.first(bits))))
+            seconds = max(seconds, self._hints.convoy.patience(task))
         for part in runs.parts(bits):
             self._outbox.say(peer.host, messages.Wait(peer.handle, part, seconds))
 

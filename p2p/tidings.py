@@ -118,6 +118,9 @@ class Tidings(Part):
         self._stands = min(self._stands, now + self.patience.stands)
         self._look = now
         self._patient = 1.0
+        self._lost = now
+        for parent in self._spare:
+            self._link(parent, now).regular = True
         if any(link.regular for link in self.links.values()):
             self._patient += self._random.random()
         for demand in self._demands.values():
@@ -127,6 +130,7 @@ class Tidings(Part):
         """Take what the scheduler said about this task, or that it set a host aside."""
         if isinstance(body, messages.Parents):
             self._parents(body.parents, now)
+            self._spare = body.spare
             self._deputise(body)
         elif isinstance(body, messages.Grant):
             self._grant(body, now)

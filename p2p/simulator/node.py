@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
 from random import Random
 from typing import Any, Protocol
 
 from p2p import runs
-from p2p.choosing import READER, Choice, Chooser, Patience
+from p2p.choosing import AHEAD, READER, Choice, Chooser, Patience
 from p2p.messages import Body
 
 from .links import Upload
+from .program import Program
 from .scenario import Group
 from .uploader import Net, Uploader
 from .world import World
@@ -40,10 +40,9 @@ class Node(Uploader):
     __slots__ = (
         "_armed",
         "_parents",
+        "_program",
         "_session",
-        "_trace",
         "_uploads",
-        "_waiting",
         "born",
         "chooser",
         "control",
@@ -62,8 +61,7 @@ class Node(Uploader):
         """There is one with the scheduler."""
         self._uploads: dict[int, Upload] = {}
         self._armed = float("inf")
-        self._trace: deque[int] = deque()
-        self._waiting: set[int] = set()
+        self._program: Program | None = None
         self._parents: dict[bytes, Uploader] = {}
 
     @property
@@ -79,16 +77,17 @@ class Node(Uploader):
             had = runs.of(n for n in range(count) if chance.random() < self.group.held)
             self.chooser.holds(had, self.born)
         if self.group.lazy:
-            length = max(1, round(count * self.group.lazy))
-            if self.group.alike:
-                chance = Random(self.world.scenario.seed)
-            self._trace.extend(sorted(chance.sample(range(count), length)))
+            common = Random(self.world.scenario.seed) if self.group.alike else chance
+            self._program = Program(self.group, count, common, chance)
+            for piece in self._program.listed:
+                self.chooser.want(piece, AHEAD, self.born)
         else:
             self.chooser.want_all(True)
         if self.control.there:
             self.scheduled(None)
-        for _reader in range(self.group.ahead):
-            self._read_on()
+        if self._program is not None:
+            for _reader in range(self.group.ahead):
+                self._read_on(self._program)
         if self.chooser.complete and self.finished < 0:
             self._finish()
         self.step()
@@ -251,23 +250,26 @@ class Node(Uploader):
             self.gained(piece)
 
     def _progress(self, piece: int) -> None:
-        if self.group.lazy:
-            if piece in self._waiting:
-                self._waiting.discard(piece)
-                self._read_on()
+        if self._program is not None:
+            for seconds in self._program.came(piece):
+                if seconds:
+                    self.clock.at(self.clock.now + seconds, self._thought, self._program)
+                else:
+                    self._thought(self._program)
         elif self.finished < 0 and self.chooser.complete:
             self._finish()
         self.step()
 
-    def _read_on(self) -> None:
-        """Let a reader want its next piece."""
-        while self._trace:
-            piece = self._trace.popleft()
-            if not self.held >> piece & 1:
-                self._waiting.add(piece)
-                self.chooser.want(piece, READER, self.clock.now)
-                return
-        if self.group.lazy and not self._waiting and self.finished < 0:
+    def _thought(self, program: Program) -> None:
+        program.thought()
+        self._read_on(program)
+        self.step()
+
+    def _read_on(self, program: Program) -> None:
+        """Let a reader want its next pieces."""
+        for piece in sorted(program.read(self.held)):
+            self.chooser.want(piece, READER, self.clock.now)
+        if program.over and self.finished < 0:
             self._finish()
 
     def _finish(self) -> None:

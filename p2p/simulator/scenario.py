@@ -51,9 +51,18 @@ class Group(_Table, frozen=True):
     lazy: Share = 0.0
     """Above 0: reads that share of the pieces, in order, instead of all."""
     alike: bool = False
-    """Lazy: all read the same pieces, as hosts that start one program do."""
+    """Lazy: all read the same pieces in one order, here and there, as hosts that start one program
+    do."""
     ahead: Annotated[int, Meta(ge=1)] = 4
     """Lazy: readers at once."""
+    together: Annotated[int, Meta(ge=1)] = 1
+    """Lazy: adjacent pieces that a reader waits for at once."""
+    think: NotNegative = 0.0
+    """Lazy: seconds until a reader goes on, on average."""
+    listed: Share = 0.0
+    """Lazy: share of what is read, the first of it, that is fetched ahead from the beginning."""
+    astray: Share = 0.0
+    """Lazy: share of the reads that a host makes in the other order than most."""
 
 
 class Site(_Table, frozen=True):

@@ -78,3 +78,60 @@ def test_without_a_scheduler_and_deputies_the_origin_is_read_after_a_while() -> 
     assert child.origin == []
     child.step(2.2)
     assert len(child.origin) == 2
+
+
+def reader(turn: int, turns: int) -> Child:
+    """A lazy host that has a spare parent, 1, and knows a seed, 9, and has lost its scheduler."""
+    child = Child()
+    seed = messages.Parent(parent(9).host, parent(9).address, "seed")
+    told = messages.Parents(7, [], seed, turn, turns, [parent(1)])
+    child.chooser.take(told, child.now)
+    child.step()
+    assert child.last.connect == []
+    child.chooser.unscheduled(child.now)
+    child.step()
+    child.chooser.linked(parent(1).host, child.now)
+    return child
+
+
+def test_a_reader_without_a_scheduler_follows_its_spare_parents() -> None:
+    child = reader(0, 2)
+    child.chooser.have(parent(1).host, messages.Have(7, True, [0, 8]), child.now)
+    child.chooser.want(5, READER, child.now)
+    assert [(ask.host, ask.piece) for ask in child.step()] == [(parent(1).host, 5)]
+
+
+def test_a_reader_takes_what_falls_to_it_from_the_source_at_once_and_waits_for_the_rest() -> None:
+    child = reader(0, 2)
+    child.chooser.want(4, READER, child.now)
+    child.chooser.want(5, READER, child.now)
+    child.step()
+    child.chooser.linked(parent(9).host, child.now)
+    assert pieces(child.step(0.4)) == [4]
+    assert pieces(child.step(0.2)) == [5]
+    assert child.origin == []
+
+
+def test_a_reader_of_what_another_deputy_got_takes_it_from_there() -> None:
+    child = reader(0, 2)
+    child.chooser.want(5, READER, child.now)
+    child.step(0.3)
+    child.chooser.have(parent(1).host, messages.Have(7, True, [5, 6]), child.now)
+    assert [(ask.host, ask.piece) for ask in child.step(0.5)] == [(parent(1).host, 5)]
+
+
+def test_a_reader_turns_to_the_origin_where_the_seed_is_gone_too() -> None:
+    child = reader(0, 2)
+    child.chooser.want(4, READER, child.now)
+    child.step()
+    child.chooser.unlinked(parent(9).host, child.now)
+    child.step(0.1)
+    assert child.origin == [4]
+
+
+def test_spare_parents_are_none_when_there_is_a_scheduler_again() -> None:
+    child = reader(0, 2)
+    child.chooser.join(child.now)
+    child.chooser.take(messages.Parents(7, []), child.now)
+    child.step(6.0)
+    assert parent(1).host in child.left

@@ -223,3 +223,16 @@ def check(child: Child) -> None:
         if ask.priority != READER:
             per_host[ask.host] = per_host.get(ask.host, 0) + 1
     assert all(count <= 32 for count in per_host.values())
+
+
+def test_a_request_is_not_given_up_while_its_host_answers_others() -> None:
+    child = Child(bulk=True)
+    child.parents(0b111111)
+    first, second, *others = child.step()
+    child.answer(first, 0.1)
+    for _ in range(5):
+        more = child.answer(others.pop(0), 0.5) if others else child.step(0.5)
+        others += more
+    assert second.number in child.asks
+    child.step(5.0)
+    assert second.number not in child.asks
