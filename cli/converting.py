@@ -136,7 +136,7 @@ class Converter:
         data = await self._images.content(image.manifest.config, documents.MANIFEST_LIMIT)
         try:
             platform = msgspec.json.decode(data, type=Platform)
-        except msgspec.MsgspecError as exc:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
             raise BadSource(f"{self._source}: its config names no platform: {exc}") from exc
         platform = msgspec.structs.replace(platform, features=())
         document = image.document

@@ -241,14 +241,14 @@ def _read(path: Path) -> list[_Kept]:
         return msgspec.json.decode(path.read_bytes(), type=list[_Kept])
     except FileNotFoundError:
         return []
-    except (OSError, msgspec.MsgspecError) as exc:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise FusefsError(f"{path}: which images to show cannot be read: {exc}") from exc
 
 
 def _decoded(argument: bytes) -> Showing:
     try:
         return msgspec.json.decode(argument, type=Showing)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         # The decoder's words could quote what they stumbled over, which may be a secret.
         raise FusefsError("what is to be shown cannot be read") from None
 

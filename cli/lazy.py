@@ -103,7 +103,7 @@ def diff_ids(config: bytes, reference: Reference) -> list[str]:
     """Return the digests of the unpacked layers; raises Corrupt."""
     try:
         return msgspec.json.decode(config, type=_Config).rootfs.diff_ids
-    except msgspec.MsgspecError as exc:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise Corrupt(f"{reference}: its config names no layers: {exc}") from exc
 
 

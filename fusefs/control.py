@@ -54,7 +54,7 @@ def decode_request(line: bytes) -> Request | Reply:
     """Read the line that asks, or return the answer to one that cannot be read."""
     try:
         return msgspec.json.decode(line, type=Request)
-    except msgspec.MsgspecError as exc:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         return Reply(error=str(exc))
 
 
@@ -81,7 +81,7 @@ def ask(
         while not line and (left := deadline - time.monotonic()) > 0:
             line = _exchange(folder, encode(Request(command, argument)), left)
         reply = msgspec.json.decode(line, type=Reply)
-    except (OSError, msgspec.MsgspecError) as exc:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise NoAnswer(f"the mount's daemon does not answer: {exc}") from exc
     if reply.error:
         raise Declined(reply.error)

@@ -127,7 +127,7 @@ async def _pull(
     try:
         request = msgspec.json.decode(line, type=PullRequest)
         said.send_nowait(PullReply(digest=await pull(request, say)))
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         # The decoder's words could quote what they stumbled over, which may be a secret.
         said.send_nowait(PullReply(error="the request cannot be read"))
     except _EXPECTED as exc:

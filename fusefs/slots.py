@@ -77,6 +77,6 @@ def _read(path: Path) -> _Given:
         return msgspec.json.decode(path.read_bytes(), type=_Given)
     except FileNotFoundError:
         return _Given()
-    except (OSError, msgspec.MsgspecError) as exc:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         # Numbers that somebody may still use would be given again.
         raise FusefsError(f"{path}: what slots were given cannot be read: {exc}") from exc

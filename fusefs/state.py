@@ -119,7 +119,7 @@ class Folder:
         """Return what mount.json says; None where it is missing or broken."""
         try:
             return msgspec.json.decode((self.path / "mount.json").read_bytes(), type=Record)
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
 
     @property

@@ -49,7 +49,7 @@ class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Read what a caller sent; raises FusefsError."""
         try:
             return msgspec.json.decode(argument, type=cls)
-        except msgspec.MsgspecError as exc:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
             raise FusefsError(f"not a request to warm: {exc}") from exc
 
 

@@ -247,7 +247,7 @@ def decode(header: Header, data: memoryview | bytes) -> Body | Request | None:
         return None
     try:
         return decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise Nonsense(f"{header.kind.name}: {exc}") from exc
 
 

@@ -61,7 +61,7 @@ class ImageFile(msgspec.Struct, frozen=True, omit_defaults=True):
         try:
             image = msgspec.json.decode(data, type=cls)
             Digest.parse(image.bootstrap.digest)
-        except (msgspec.MsgspecError, Malformed) as exc:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, Malformed) as exc:
             raise BadImage(f"image.json: {exc}") from exc
         if image.version != VERSION:
             raise BadImage(f"image.json: version {image.version}; this naiad reads {VERSION}")

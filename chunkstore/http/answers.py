@@ -89,7 +89,7 @@ def _words(headers: Mapping[str, str], body: bytes) -> str:
         try:
             said = msgspec.json.decode(body, type=_Words).errors
             text = ", ".join(f"{word.code} {word.message}".strip() for word in said)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             text = ""
     elif kind == "text/plain":
         text = body.decode("utf-8", "replace")

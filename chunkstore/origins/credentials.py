@@ -157,7 +157,7 @@ def _read(path: Path) -> _Config | None:
         return None
     except OSError as exc:
         raise Malformed(f"{path}: {exc.strerror}") from exc
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         # The decoder's words could quote what they stumbled over, which may be the secret.
         raise Malformed(f"{path}: not a Docker config") from None
 
@@ -207,6 +207,6 @@ async def _ask(helper: str, key: str, path: str | None) -> Credential | None:
         return None
     try:
         answer = msgspec.json.decode(done.stdout, type=_Answer)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise Malformed(f"{name}: its answer cannot be read") from None
     return Credential(answer.user, answer.secret, is_identity=answer.user == _TOKEN_USER)

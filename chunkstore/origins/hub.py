@@ -149,7 +149,7 @@ class Hub:
         data = await response.read(_DOCUMENT)
         try:
             return msgspec.json.decode(data, type=kind)
-        except msgspec.MsgspecError as exc:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
             raise Corrupt(f"{response.url}: not what a hub answers: {exc}") from exc
 
     def _next(self, request: Request, response: Response) -> Request | None:

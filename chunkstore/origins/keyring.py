@@ -113,7 +113,7 @@ class Keyring:
             text = await response.read(_DOCUMENT)
         try:
             told = msgspec.json.decode(text, type=_Token)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             raise Unreachable(f"{request.url}: its answer is no token") from None
         token = told.token or told.access_token
         if not _PRINTABLE.fullmatch(token):

@@ -119,7 +119,7 @@ def decode_index(data: bytes, what: str) -> Index:
     """Read an index; raises BadSource naming *what*."""
     try:
         return msgspec.json.decode(data, type=Index)
-    except msgspec.MsgspecError as exc:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise BadSource(f"{what} is no index: {exc}") from exc
 
 
@@ -127,5 +127,5 @@ def decode_manifest(data: bytes, what: str) -> Manifest:
     """Read a manifest; raises BadSource naming *what*."""
     try:
         return msgspec.json.decode(data, type=Manifest)
-    except msgspec.MsgspecError as exc:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise BadSource(f"{what} is no manifest: {exc}") from exc

@@ -91,6 +91,6 @@ def _facts(layer: Descriptor) -> _Facts:
         if text := layer.annotations.get(name):
             try:
                 return msgspec.json.decode(text, type=_Facts)
-            except msgspec.MsgspecError as exc:
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
                 raise BadSource(f"layer {layer.digest}: {name}: {exc}") from exc
     return _Facts()

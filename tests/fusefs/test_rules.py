@@ -116,7 +116,17 @@ def test_mountinfo_names_come_unescaped_and_the_last_lies_on_top() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [b"", b"{}", b"\xff", b'{"command":"dance"}', b'{"command":1}', b"[]"]
+    "line",
+    [
+        b"",
+        b"{}",
+        b"\xff",
+        b'{"command":"dance"}',
+        b'{"command":1}',
+        b"[]",
+        b'{"command":"\xfa"}',
+        b'{"command":"warm","argument":' + b"[" * 100_000,
+    ],
 )
 def test_callers_that_make_no_sense_are_told_so(line: bytes) -> None:
     answer = decode_request(line)
