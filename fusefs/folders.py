@@ -24,8 +24,8 @@ from rafs import RafsError
 
 from .tree import Chunks, Tree
 
-SMALL_FILE = 256 << 10
-"""Bytes of a file that is not small any more."""
+SMALL_FILE = 128 << 10
+"""Bytes of a file that is not small any more: over 100 Mbit/s it takes longer than two requests."""
 
 SURVEYED_FROM, BEGUN_AT = 8, 16
 """Misses of small files from which on it is looked what lies together, and from which on that

@@ -43,20 +43,20 @@ def came(naiad: Naiad, mount: Path, source: str) -> int:
     return size
 
 
+def told_of_both(naiad: Naiad, scheduler: Service) -> bool:
+    """Say whether the scheduler knows that one host has both files."""
+    said = naiad.json("status", "--scheduler", scheduler.address, "--json")
+    assert isinstance(said, dict)
+    return [task["finished"] for task in said["tasks"]] == [1, 1]
+
+
 def test_what_one_host_has_checked_another_takes_from_there(
     hub_client: Naiad, hub_server: HubServer, scheduler: Service
 ) -> None:
     first = host(hub_client, scheduler, "first")
     assert big(first) == BIG
     until(lambda: hub_client.status(first)["unverified"] == [])
-    state = "status", "--scheduler", scheduler.address, "--json"
-
-    def told() -> bool:
-        said = hub_client.json(*state)
-        assert isinstance(said, dict)
-        return [task["finished"] for task in said["tasks"]] == [1, 1]
-
-    until(told)
+    until(lambda: told_of_both(hub_client, scheduler))
     sent = hub_server.sent["model.safetensors"]
     second = host(hub_client, scheduler, "second")
     assert big(second) == BIG
@@ -99,6 +99,7 @@ def test_a_peer_that_lies_is_found_out_and_the_hub_asked(
     first = host(hub_client, scheduler, "first")
     assert big(first) == BIG
     until(lambda: hub_client.status(first)["unverified"] == [])
+    until(lambda: told_of_both(hub_client, scheduler))
     flip(hub_client.folder / "cache-first" / "blobs")
     second = host(hub_client, scheduler, "second")
     (second / "model.safetensors").read_bytes()
