@@ -17,6 +17,10 @@ translates once.
 
 from __future__ import annotations
 
+import errno
+import os
+from pathlib import Path
+
 
 class ChunkstoreError(Exception):
     """A chunk or blob could not be had."""
@@ -53,3 +57,13 @@ class Refused(Unreachable):
 
 class CacheUnusable(ChunkstoreError):
     """The cache folder cannot be used as it is."""
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors of writing, which do not say where."""
+
+
+def name_place(exc: BaseException, place: Path) -> None:
+    """Have an error of a disk that is full say where that was, if it says nothing."""
+    if isinstance(exc, OSError) and exc.errno in _FULL and exc.filename is None:
+        exc.filename = os.fspath(place)

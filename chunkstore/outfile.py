@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .errors import name_place
+
 _FICLONE = 0x40049409
 """ioctl of btrfs, XFS, bcachefs: the same blocks, shared until either is written."""
 
@@ -22,9 +24,6 @@ _STEP = 8 << 20
 
 _CANNOT = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EPERM)
 """How file systems say that they do not clone, or do not copy by themselves."""
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-"""Errors of writing, which do not say where."""
 
 Going = Callable[[int], None]
 """Told how many bytes are copied; raises to have it stop."""
@@ -50,8 +49,7 @@ def unfinished(path: Path) -> Iterator[int]:
     except BaseException as exc:
         if named:
             temporary.unlink(missing_ok=True)
-        if isinstance(exc, OSError) and exc.errno in _FULL and exc.filename is None:
-            exc.filename = os.fspath(path)
+        name_place(exc, path)
         raise
     finally:
         os.close(fd)

@@ -7,7 +7,6 @@ removes the latter.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import shutil
@@ -16,10 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-PREFIX = ".naiad-build-"
+from chunkstore.errors import name_place
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-"""Errors of writing, which do not say where."""
+PREFIX = ".naiad-build-"
 
 
 @contextmanager
@@ -39,8 +37,7 @@ def scratch(place: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
             os.close(lock)
     except BaseException as exc:
-        if isinstance(exc, OSError) and exc.errno in _FULL and exc.filename is None:
-            exc.filename = os.fspath(place)  # what was written to is all below it
+        name_place(exc, place)  # what was written to is all below it
         with suppress(OSError):  # somebody else's by now
             for empty in made:
                 empty.rmdir()
