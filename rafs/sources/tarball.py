@@ -38,6 +38,8 @@ class TarSource:
                 status = os.fstat(file.fileno())
                 if stat.S_ISDIR(status.st_mode):
                     raise BadSource(f"{self._what} is a directory")
+                if stat.S_ISCHR(status.st_mode):
+                    raise BadSource(f"{self._what} is a device, not an archive")
                 if not stat.S_ISREG(status.st_mode):
                     return None
                 start = os.pread(file.fileno(), len(ZSTD), 0)

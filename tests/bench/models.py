@@ -335,6 +335,8 @@ def main(  # noqa: PLR0913  # the command line has as many
     """Print the rows."""
     table = Table(runs, out)
     chosen = [one for one in WORKLOADS if not only or any(part in one.what for part in only)]
+    if not chosen:
+        raise click.UsageError(f"the rows are {', '.join(one.what for one in WORKLOADS)}")
     for make in dict.fromkeys(one.make for one in chosen):
         with tempfile.TemporaryDirectory(prefix="naiad-bench-", dir=folder) as scratch:
             try:

@@ -46,10 +46,12 @@ class Table:
         self.runs = runs
         self._out = out
         self._only = only
+        self._seen: list[str] = []
         self._rows: list[Row] = []
 
     def wants(self, what: str) -> bool:
         """Say whether a row is to be measured."""
+        self._seen.append(what)
         return not self._only or any(word in what for word in self._only)
 
     def row(self, what: str, unit: str, contenders: Mapping[str, Measure]) -> None:
@@ -65,7 +67,9 @@ class Table:
         print(row, flush=True)
 
     def write(self) -> None:
-        """Write the rows to the JSON file, if one was named."""
+        """Write the rows to the JSON file, if one was named; says it where none was wanted."""
+        if not any(word in what for word in self._only or [""] for what in self._seen):
+            sys.exit(f"no row has any of {list(self._only)}; there are: {', '.join(self._seen)}")
         if self._out is not None:
             self._out.write_text(json.dumps([asdict(row) for row in self._rows], indent=1))
 

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import json
 import os
-import sys
+import subprocess
 import tempfile
 from pathlib import Path
+
+import click
 
 from fixtures.command import naiad
 from fixtures.containerd import RealContainerd
@@ -51,9 +53,16 @@ state = {text(str(self.folder / "state"))}
 """
 
 
-def main() -> None:
-    """Pull and run a lazy and an ordinary image."""
-    programs = Path(sys.argv[1]).absolute()
+@click.command()
+@click.argument("programs", type=click.Path(path_type=Path, file_okay=False, resolve_path=True))
+def main(programs: Path) -> None:
+    """Pull and run a lazy and an ordinary image by the containerd in PROGRAMS."""
+    for name in ("containerd", "ctr", "containerd-shim-runc-v2"):
+        if not (programs / name).is_file():
+            raise click.UsageError(f"{programs} has no {name}")
+    told = subprocess.run((programs / "containerd", "--version"), capture_output=True, text=True)
+    if " v2." not in told.stdout:
+        raise click.UsageError(f"not containerd 2: {told.stdout.strip()}")
     with tempfile.TemporaryDirectory(prefix="naiad-containerd2-") as name:
         folder = Path(name)
         tree = small_root(folder / "tree", file=os.urandom(1 << 20))

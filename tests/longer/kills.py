@@ -13,11 +13,12 @@ from __future__ import annotations
 import itertools
 import signal
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+import click
 
 from fixtures.mounting import until
 from fixtures.node import running_node
@@ -36,10 +37,12 @@ _BEFORE = {
 }
 
 
-def main() -> None:
-    """Build the image, start the containers, kill, look."""
+@click.command()
+@click.argument("tree", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("kills", default=10)
+def main(tree: Path, kills: int) -> None:
+    """Build the image of TREE, start the containers, kill, look."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # all is ended then, as by Ctrl-C
-    tree, kills = Path(sys.argv[1]), int(sys.argv[2]) if sys.argv[2:] else 10
     with (
         tempfile.TemporaryDirectory(prefix="naiad-kills-") as name,
         running_node(Path(name)) as (node, containerd),

@@ -141,6 +141,12 @@ def test_standard_input_is_a_source(hard_tree: Path, tmp_path: Path) -> None:
     assert of_image(tmp_path / "image") == of_directory(hard_tree)
 
 
+def test_a_device_without_an_end_is_no_archive(tmp_path: Path) -> None:
+    with pytest.raises(BadSource, match="/dev/zero is a device"):
+        built(Path("/dev/zero"), tmp_path / "image")
+    assert not (tmp_path / "image").exists()
+
+
 def test_the_same_archive_gives_the_same_bytes(hard_tree: Path, tmp_path: Path) -> None:
     archive = packed(hard_tree, tmp_path / "a.tar", "--format=pax", *_XATTRS)
     results = [
