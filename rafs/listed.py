@@ -7,10 +7,14 @@ were watched, and those say ``/lib/libc.so.6`` where ``lib`` is a symlink.
 from __future__ import annotations
 
 import os
+import posixpath
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from .tree import Node
+
+ReadFile = Callable[[Node, int, int], bytes]
+"""Returns so many bytes of a file from an offset on."""
 
 _MAX_LINKS = 40
 """Symlinks on one path; what Linux follows."""
@@ -44,13 +48,25 @@ def files(nodes: Sequence[Node]) -> Iterator[Node]:
 
 def resolve(root: Node, path: bytes) -> Node | None:
     """Return what *path* leads to, None where that is nothing."""
-    above, left, links = [root], _names(path), 0
+    found = real(root, path)
+    return None if found is None else found[0]
+
+
+def regular(root: Node, path: bytes) -> Node | None:
+    """Return the regular file that *path* leads to."""
+    node = resolve(root, path)
+    return node if node is not None and stat.S_ISREG(node.mode) else None
+
+
+def real(root: Node, path: bytes) -> tuple[Node, bytes] | None:
+    """Return what *path* leads to, and its path without symlinks; None where that is nothing."""
+    above, left, links = [(root, b"/")], _names(path), 0
     while left:
         name = left.pop()
         if name == b"..":
-            above = above[:-1] or [root]
+            above = above[:-1] or [(root, b"/")]
             continue
-        node = above[-1].children.get(name)
+        node = above[-1][0].children.get(name)
         if node is None:
             return None
         if stat.S_ISLNK(node.mode):
@@ -58,10 +74,10 @@ def resolve(root: Node, path: bytes) -> Node | None:
             if links > _MAX_LINKS:
                 return None
             if node.target.startswith(b"/"):
-                above = [root]
+                above = [(root, b"/")]
             left += _names(node.target)
         else:
-            above.append(node)
+            above.append((node, posixpath.join(above[-1][1], name)))
     return above[-1]
 
 

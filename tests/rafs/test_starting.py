@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import stat
 import tarfile
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -12,15 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fixtures.elfs import elf
+from fixtures.memorytree import MemoryTree
 from fixtures.ocilayout import Layout, layer_of
 from rafs import Bootstrap
 from rafs.builder import BuildOptions, build
 from rafs.elf import needs
 from rafs.sources.documents import Platform
 from rafs.sources.oci import OciSource
-from rafs.starting import files_of_start
 from rafs.targets import DirectoryTarget
-from rafs.tree import Node
 
 LOADER = elf()
 FILES = {
@@ -34,6 +31,10 @@ FILES = {
     "usr/bin/env": elf("/lib64/ld.so", ["libc.so"]),
     "usr/bin/shell": b"#!/usr/bin/shell\n",
     "usr/bin/static": elf(),
+    "bin/sh": elf(),
+    "bin/tini": elf(),
+    "entry": b'#!/bin/sh\nset -e\nif true; then\n  exec gosu app "$@"\nfi\n',
+    "ending": b'#!/bin/sh\nexec static "$1"\n',
     "usr/bin/text": b"no program",
     "etc/ld.so.conf": b"# folders\ninclude /etc/ld.so.conf.d/*.conf\n",
     "etc/ld.so.conf.d/arch.conf": b"/usr/lib/arch\n",
@@ -41,35 +42,6 @@ FILES = {
     "etc/ld.so.cache": b"a cache",
 }
 LINKS = {"lib64": "usr/lib", "lib": "usr/lib", "usr/lib/ld.so": "loader"}
-
-
-class Tree:
-    """Files in memory, as a build has them."""
-
-    def __init__(self, files: Mapping[str, bytes], links: Mapping[str, str]) -> None:
-        self.root = Node(stat.S_IFDIR | 0o755)
-        self._data: dict[Node, bytes] = {}
-        self._names: dict[Node, str] = {}
-        for name, data in files.items():
-            node = self._put(name, Node(stat.S_IFREG | 0o755, size=len(data)))
-            self._data[node], self._names[node] = data, name
-        for name, target in links.items():
-            self._put(name, Node(stat.S_IFLNK | 0o777, target=target.encode()))
-
-    def _put(self, name: str, node: Node) -> Node:
-        *folders, last = name.encode().split(b"/")
-        above = self.root
-        for folder in folders:
-            above = above.children.setdefault(folder, Node(stat.S_IFDIR | 0o755))
-        above.children[last] = node
-        return node
-
-    def read(self, node: Node, start: int, size: int) -> bytes:
-        return self._data[node][start : start + size]
-
-    def start(self, **inner: object) -> list[str]:
-        found = files_of_start(self.root, {"config": inner}, self.read)
-        return [self._names[node] for node in found]
 
 
 APP = [
@@ -80,6 +52,9 @@ APP = [
     "usr/lib/libc.so",
     "usr/lib/arch/libdeep.so",
 ]
+SHELL = ["bin/sh", "etc/ld.so.cache"]
+APP_BEHIND = [name for name in APP if name not in SHELL]
+ENV = ["usr/bin/env", "usr/lib/loader", "etc/ld.so.cache", "usr/lib/libc.so", "usr/bin/text"]
 
 
 @pytest.mark.parametrize(
@@ -99,6 +74,19 @@ APP = [
             ],
         ),
         ({"Cmd": ["shell"]}, ["usr/bin/shell"]),
+        ({"Entrypoint": ["/entry"], "Cmd": ["app"]}, ["entry", *SHELL, *APP_BEHIND]),
+        ({"Entrypoint": ["/ending"], "Cmd": ["app"]}, ["ending", *SHELL]),
+        ({"Cmd": ["/bin/sh", "-c", "A=1 exec app --quick && text"]}, [*SHELL, *APP_BEHIND]),
+        ({"Cmd": ["/bin/sh", "-ec", "'app"]}, SHELL),
+        ({"Cmd": ["/bin/sh", "-c"]}, SHELL),
+        ({"Cmd": ["/bin/sh"]}, SHELL),
+        ({"Cmd": ["/bin/sh", "gone", "app"]}, SHELL),
+        (
+            {"Entrypoint": ["tini", "-s", "--"], "Cmd": ["app"]},
+            ["bin/tini", *SHELL[1:], *APP_BEHIND],
+        ),
+        ({"Entrypoint": ["env", "A=1"], "Cmd": ["text"]}, ENV),
+        ({"Cmd": ["\ud800"], "Env": ["PATH=\ud800:/usr/bin"]}, []),
         ({"Cmd": ["text"]}, ["usr/bin/text"]),
         ({"Cmd": ["static"]}, ["usr/bin/static", "etc/ld.so.cache"]),
         ({"Cmd": ["/usr/bin"]}, []),
@@ -110,11 +98,11 @@ APP = [
 def test_a_start_is_its_program_its_loader_and_all_libraries(
     inner: dict[str, object], expected: list[str]
 ) -> None:
-    assert Tree(FILES, LINKS).start(**inner) == expected
+    assert MemoryTree(FILES, LINKS).start(**inner) == expected
 
 
 def test_a_large_library_is_followed_but_not_listed() -> None:
-    tree = Tree(FILES, LINKS)
+    tree = MemoryTree(FILES, LINKS)
     own = tree.root.children[b"usr"].children[b"own"].children[b"libown.so"]
     own.size = 1 << 30
     assert tree.start(Cmd=["app"]) == [name for name in APP if name != "usr/own/libown.so"]
