@@ -6,9 +6,9 @@ import socket
 from pathlib import Path
 
 from fusefs.daemon import run_daemon
-from fusefs.early import Given
-from fusefs.supervisor import Handoff
-from fusefs.vitals import Vitals
+from fusefs.mounting.early import Given
+from fusefs.mounting.supervisor import Handoff
+from fusefs.mounting.vitals import Vitals
 from p2p.errors import P2pError
 
 from .logs import to_file

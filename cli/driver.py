@@ -6,8 +6,8 @@ import trio
 
 from chunkstore import Digest
 from fusefs.blobfiles import BlobFiles
-from fusefs.models import is_mostly_models
-from fusefs.shown import Shown
+from fusefs.mounting.shown import Shown
+from fusefs.pagecache.models import is_mostly_models
 from rafs import BadImage, Bootstrap
 from rafs.check import findings
 

@@ -6,8 +6,8 @@
 
 The command only waits for what the supervisor says; that one reads the command line, and mounts,
 while the daemon loads what it needs. So two processors are busy in the half second that a mount
-takes. Where the mount is to stay in the foreground, there is but the command, as `fusefs.keeper`
-has it.
+takes. Where the mount is to stay in the foreground, there is but the command, as
+`fusefs.mounting.keeper` has it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
-from fusefs.early import READY, Early, given
-from fusefs.vitals import Vitals
+from fusefs.mounting.early import READY, Early, given
+from fusefs.mounting.vitals import Vitals
 
 _STAYING = frozenset({"--foreground", "--help", "-h"})
 

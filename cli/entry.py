@@ -8,7 +8,7 @@ import sys
 TYPE_CHECKING = False  # as typing has it, whose import Ctrl-C would break off
 
 if TYPE_CHECKING:
-    from fusefs.early import Early
+    from fusefs.mounting.early import Early
 
 
 def main() -> None:

@@ -15,8 +15,8 @@ from chunkstore.bucket import Bucket
 from chunkstore.http import Client, Request, Response, Url
 from chunkstore.origins.reference import Reference
 from chunkstore.origins.url import Ask, UrlFile
-from p2p.fetching import Fetching
-from p2p.filetask import FileTask
+from p2p.files.fetching import Fetching
+from p2p.files.task import FileTask
 from p2p.swarm import Swarm
 
 from .clients import client_of

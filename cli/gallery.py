@@ -14,11 +14,11 @@ from functools import partial
 from pathlib import Path
 
 from fusefs.errors import FusefsError
-from fusefs.keeper import MountSpec
-from fusefs.mount import run_mount
-from fusefs.mountinfo import resolved
-from fusefs.state import StateRoot
-from fusefs.supervisor import Handoff
+from fusefs.mounting.keeper import MountSpec
+from fusefs.mounting.mount import run_mount
+from fusefs.mounting.mountinfo import resolved
+from fusefs.mounting.state import StateRoot
+from fusefs.mounting.supervisor import Handoff
 
 from .logs import to_file
 from .setup import GalleryRequest, decoded, encoded

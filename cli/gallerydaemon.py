@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fusefs.daemon import run_daemon
-from fusefs.supervisor import Handoff
+from fusefs.mounting.supervisor import Handoff
 from p2p.errors import P2pError
 
 from .hosting import hosted

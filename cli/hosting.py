@@ -23,13 +23,13 @@ from chunkstore.scrub import scrub
 from fusefs import vfs
 from fusefs.beginnings import Beginnings
 from fusefs.blobfiles import BlobFiles
+from fusefs.containers.gallery import Showing
 from fusefs.control import Command
 from fusefs.daemon import Wired
 from fusefs.errors import FusefsError
-from fusefs.gallery import Showing
-from fusefs.shown import Shown
+from fusefs.mounting.shown import Shown
+from fusefs.mounting.supervisor import Handoff
 from fusefs.slots import Slots
-from fusefs.supervisor import Handoff
 from rafs import NoEntry, RafsError
 
 from .ahead import fetch_ahead

@@ -21,7 +21,7 @@ from chunkstore.origins.credentials import Credential
 from chunkstore.origins.images import Images
 from chunkstore.origins.manifest import NYDUS_FEATURE, Descriptor
 from chunkstore.origins.reference import Reference
-from fusefs.plan import Plan
+from fusefs.containers.plan import Plan
 from rafs import BadImage
 from rafs.toc import MAX_BOOTSTRAP
 

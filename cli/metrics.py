@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from p2p.net import Tcp
-from p2p.scheduler import Scheduler
+from p2p.scheduling.scheduler import Scheduler
 from p2p.security import Security
 from p2p.swarm import Swarm
 

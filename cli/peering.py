@@ -10,9 +10,9 @@ from chunkstore.blobcache import BlobCache
 from chunkstore.checks import Checks
 from chunkstore.imagestore import ImageStore
 from chunkstore.ledger import Ledger
+from p2p.files.wholes import Wholes, WholeSource
 from p2p.source import PeerSource
 from p2p.swarm import Swarm
-from p2p.wholes import Wholes, WholeSource
 
 from .setup import Membership
 from .stack import Whereabouts

@@ -15,11 +15,11 @@ from chunkstore.origins.images import Images
 from chunkstore.origins.manifest import NYDUS_FEATURE, Document, Index, Manifest, Platform
 from chunkstore.origins.reference import Reference
 from fusefs.containerd.client import ContainerdError
-from fusefs.expected import LetGo
-from fusefs.lazyimages import RegistryImages
-from fusefs.plan import Plan
-from fusefs.puller import Pulled, Puller
-from fusefs.pullservice import PullRequest, Say
+from fusefs.containers.expected import LetGo
+from fusefs.containers.lazyimages import RegistryImages
+from fusefs.containers.plan import Plan
+from fusefs.containers.puller import Pulled, Puller
+from fusefs.containers.pullservice import PullRequest, Say
 
 from .groups import ungrouped
 from .lazy import MAX_CONFIG, diff_ids

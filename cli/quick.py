@@ -11,8 +11,8 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
+from fusefs.containers.pulls import Unheard, pull
 from fusefs.errors import FusefsError
-from fusefs.pulls import Unheard, pull
 
 ADDRESS = "/run/naiad/snapshotter.sock"
 

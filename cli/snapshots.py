@@ -12,15 +12,15 @@ from pathlib import Path
 import trio
 
 from chunkstore.blobcache import BlobCache
-from fusefs.claims import claimed, control_of
+from fusefs.containers.claims import claimed, control_of
+from fusefs.containers.gallery import Gallery
+from fusefs.containers.layers import Layers
+from fusefs.containers.lazyimages import LazyImage, RegistryImages
+from fusefs.containers.pullservice import serve_pulls
+from fusefs.containers.snapshotservice import serving
+from fusefs.containers.snapshotstore import SnapshotStore
+from fusefs.containers.snapshotter import LazyImages, NoImages, Snapshotter
 from fusefs.errors import MountFailed
-from fusefs.gallery import Gallery
-from fusefs.layers import Layers
-from fusefs.lazyimages import LazyImage, RegistryImages
-from fusefs.pullservice import serve_pulls
-from fusefs.snapshotservice import serving
-from fusefs.snapshotstore import SnapshotStore
-from fusefs.snapshotter import LazyImages, NoImages, Snapshotter
 
 from .clients import client_of
 from .gallery import words

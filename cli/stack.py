@@ -25,9 +25,9 @@ from fusefs import vfs
 from fusefs.blobfiles import BlobFiles
 from fusefs.control import Command
 from fusefs.daemon import Wired
-from fusefs.pages import forget_pages
-from fusefs.shown import Shown
-from fusefs.supervisor import Handoff
+from fusefs.mounting.shown import Shown
+from fusefs.mounting.supervisor import Handoff
+from fusefs.pagecache.pages import forget_pages
 from fusefs.trace import traced
 from fusefs.warming import Warming
 from rafs import BadImage, Bootstrap, Unsupported

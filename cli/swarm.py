@@ -29,13 +29,13 @@ from chunkstore.retrying import Retrying
 from p2p import wire
 from p2p.admission import Admission
 from p2p.download import Download
-from p2p.evaluator import Limits
-from p2p.fileseed import ByKind, FileSeeding
+from p2p.files.seed import ByKind, FileSeeding
 from p2p.gate import Gate
 from p2p.line import split
 from p2p.messages import Hello
 from p2p.net import Tcp
-from p2p.scheduler import Settings
+from p2p.scheduling.evaluator import Limits
+from p2p.scheduling.scheduler import Settings
 from p2p.security import Identity, Papers, Role, Security, is_loopback
 from p2p.seed import Seeding
 from p2p.server import SEED_SLOTS, SLOTS

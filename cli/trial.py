@@ -21,8 +21,8 @@ from pathlib import Path
 
 import click
 
-from fusefs.mount import unmount
-from fusefs.mountinfo import topmost
+from fusefs.mounting.mount import unmount
+from fusefs.mounting.mountinfo import topmost
 from fusefs.sandbox import FAILED, Sandbox
 from rafs.targets.draft import Draft
 

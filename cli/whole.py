@@ -11,7 +11,7 @@ from chunkstore import Digest
 from chunkstore.http import Client
 from chunkstore.origins.credentials import Credential
 from chunkstore.origins.registryorigin import RegistryOrigin
-from fusefs.lazyimages import LazyImage
+from fusefs.containers.lazyimages import LazyImage
 from rafs.storedreader import StoredReader
 from rafs.unpack import unpack
 

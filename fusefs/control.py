@@ -19,7 +19,7 @@ from collections.abc import Mapping
 import msgspec
 
 from .errors import Declined, NoAnswer
-from .state import Folder
+from .mounting.state import Folder
 
 MAX_LINE = 1 << 20
 """Bytes that either side reads before it gives up on the other."""

@@ -24,20 +24,20 @@ from rafs import RafsError
 from .bareness import Bareness
 from .control import MAX_LINE, Command, Reply, decode_request, encode
 from .errors import FusefsError
+from .mounting.shown import Shown
+from .mounting.supervisor import Handoff
+from .mounting.vitals import Vitals
 from .operations import Operations
-from .pagecache import PageCache
-from .shown import Shown
-from .supervisor import Handoff
+from .pagecache.push import PageCache
 from .translation import Translation
 from .turns import take_turns
 from .vfs import Vfs
-from .vitals import Vitals
 
 logger = logging.getLogger(__name__)
 
 MAX_TASKS = 4096
-"""Requests that may be under way; above what the kernel lets be (`fusefs.device`), so that a
-request for metadata always finds a task."""
+"""Requests that may be under way; above what the kernel lets be (`fusefs.mounting.device`), so that
+a request for metadata always finds a task."""
 
 IDLE_TASKS = 16
 """Tasks that are kept when few requests come."""

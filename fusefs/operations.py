@@ -21,10 +21,10 @@ from chunkstore import Buffer
 from rafs import RafsError
 
 from .diskahead import DiskAhead
-from .pagecache import PageCache
+from .mounting.vitals import Vitals
+from .pagecache.push import PageCache
 from .translation import Translation
 from .vfs import Vfs
-from .vitals import Vitals
 
 FOREVER = 365 * 86400.0
 """Seconds that the kernel keeps names and attributes."""

@@ -35,7 +35,7 @@ _MAX_NID = (1 << SLOT_BITS) - 3
 
 WAITING_READS = 1536
 """Reads of all images that may wait before one image's is refused that has its share; less than
-what the kernel lets be under way (`fusefs.device`), so that every other image goes on."""
+what the kernel lets be under way (`fusefs.mounting.device`), so that every other image goes on."""
 
 SHARE = 64
 """Waiting reads that an image may have however many the others have."""

@@ -21,7 +21,7 @@ import trio
 
 from chunkstore import Buffer, ChunkstoreError, Corrupt, Unreachable
 
-from .choosing import READER, Ask, Choice, Chooser
+from .choosing.chooser import READER, Ask, Choice, Chooser
 from .control import nobody
 from .holdings import Holding
 from .messages import Body, Complaint, Description, Failed, Have, Parent

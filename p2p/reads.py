@@ -12,7 +12,7 @@ import trio
 
 from chunkstore import Buffer, Chunk, ChunkSource, ChunkstoreError, Corrupt, Missing, Refused
 
-from .choosing import Chooser
+from .choosing.chooser import Chooser
 from .holdings import Holding
 from .wishes import Wish, Wishes
 

@@ -19,7 +19,7 @@ from chunkstore import Malformed
 from . import wire
 from .errors import Gone, Nonsense
 from .messages import Body
-from .scheduler import Action, Scheduler, Settings
+from .scheduling.scheduler import Action, Scheduler, Settings
 from .session import Deaf, Session
 from .wire import Header, Kind, Request
 

@@ -11,11 +11,11 @@ from chunkstore.blobcache import BlobCache
 from chunkstore.whole import Vouched
 
 from .download import Download
-from .filedownload import FileDownload
-from .filestore import FileStore, label
-from .filetask import Version
+from .files.download import FileDownload
+from .files.store import FileStore, label
+from .files.task import Version
+from .files.wholes import CheckedHolding, describe, whole_task
 from .swarm import Swarm
-from .wholes import CheckedHolding, describe, whole_task
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from chunkstore import Buffer, Corrupt
 
-from .choice import Ask
+from .choosing.choice import Ask
 from .messages import Body
 from .packing import pays, unpack
 from .wire import Kind, Priority, Request

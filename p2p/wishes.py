@@ -9,7 +9,7 @@ import trio
 
 from chunkstore import Blob, Buffer, Chunk, ChunkSource, ChunkstoreError, Deliver
 
-from .choosing import Chooser
+from .choosing.chooser import Chooser
 
 
 @dataclass(slots=True, eq=False)

@@ -32,12 +32,12 @@ from cli.options import (
 from cli.output import printable
 from cli.precheck import Precheck
 from cli.setup import DaemonRequest, Membership, MountRequest, Prefetch, Setup, encoded
-from fusefs.early import Early
 from fusefs.errors import MountFailed
-from fusefs.keeper import MountSpec
-from fusefs.mount import run_mount
-from fusefs.options import Options
-from fusefs.supervisor import Handoff
+from fusefs.mounting.early import Early
+from fusefs.mounting.keeper import MountSpec
+from fusefs.mounting.mount import run_mount
+from fusefs.mounting.options import Options
+from fusefs.mounting.supervisor import Handoff
 
 
 class _Told(TypedDict):

@@ -10,7 +10,7 @@ from cli.papers import require_roles
 from cli.services import run_service
 from cli.setup import Safety
 from cli.swarm import scheduling
-from p2p.evaluator import Limits
+from p2p.scheduling.evaluator import Limits
 from p2p.security import Role
 
 

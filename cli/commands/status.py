@@ -13,7 +13,7 @@ from cli.options import ADDRESS, FOLDER, json_option, safety_options, state_opti
 from cli.output import ago, human, print_facts, print_json, print_table
 from cli.setup import Safety
 from fusefs.errors import Declined, NoAnswer
-from fusefs.mount import mounts, status
+from fusefs.mounting.mount import mounts, status
 
 Facts = Mapping[str, object]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from cli.options import FOLDER, state_option
-from fusefs.mount import unmount
+from fusefs.mounting.mount import unmount
 
 
 @click.command()

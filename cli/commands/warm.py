@@ -13,7 +13,7 @@ from cli.options import FOLDER, json_option, state_option
 from cli.output import human, print_json
 from cli.progress import bar
 from fusefs.errors import Declined
-from fusefs.mount import warm
+from fusefs.mounting.mount import warm
 
 _PAUSE = 0.2
 """Seconds between two looks at how far it is."""

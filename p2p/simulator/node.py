@@ -6,7 +6,7 @@ from random import Random
 from typing import Any, Protocol
 
 from p2p import runs
-from p2p.choosing import AHEAD, READER, Choice, Chooser, Patience
+from p2p.choosing.chooser import AHEAD, READER, Choice, Chooser, Patience
 from p2p.messages import Body
 
 from .links import Upload

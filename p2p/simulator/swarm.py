@@ -5,9 +5,9 @@ from __future__ import annotations
 import gc
 from random import Random
 
-from p2p.evaluator import EVALUATORS, Limits
 from p2p.messages import Body
-from p2p.scheduler import Action, Scheduler, Settings
+from p2p.scheduling.evaluator import EVALUATORS, Limits
+from p2p.scheduling.scheduler import Action, Scheduler, Settings
 
 from .faults import Faults
 from .links import Uplink, Upload

@@ -12,8 +12,8 @@ from fixtures.command import Naiad
 from fixtures.foreign import v5_bootstrap
 from fixtures.gallery import gallery
 from fixtures.sketch import Sketch
-from fusefs.erofs import obstacle
-from fusefs.mountinfo import topmost
+from fusefs.mounting.erofs import obstacle
+from fusefs.mounting.mountinfo import topmost
 
 pytestmark = [
     pytest.mark.kernel,

@@ -12,7 +12,7 @@ import pytest
 from cli.early import is_early
 from fixtures.command import Naiad
 from fixtures.mounting import until
-from fusefs.child import start_time
+from fusefs.mounting.child import start_time
 
 
 @pytest.mark.parametrize(

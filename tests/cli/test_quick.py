@@ -9,8 +9,8 @@ import trio
 from chunkstore import Missing
 from cli.commands.pull import command
 from cli.quick import _OPTIONS, ADDRESS, parsed, pulled
-from fusefs.claims import control_of
-from fusefs.pullservice import PullRequest, Say, serve_pulls
+from fusefs.containers.claims import control_of
+from fusefs.containers.pullservice import PullRequest, Say, serve_pulls
 
 PLAIN = {
     "reference": "registry.example/app:1",

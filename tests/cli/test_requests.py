@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.command import Naiad
-from fusefs.erofs import obstacle
+from fusefs.mounting.erofs import obstacle
 from rafs.builder import build
 from rafs.sources.directory import DirectorySource
 from rafs.targets import DirectoryTarget

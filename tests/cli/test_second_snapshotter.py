@@ -14,7 +14,7 @@ from fixtures.mounting import until
 from fixtures.node import Node
 from fixtures.registry import RealRegistry
 from fixtures.smalldisk import small_disk
-from fusefs.claims import control_of
+from fusefs.containers.claims import control_of
 
 pytestmark = pytest.mark.kernel
 

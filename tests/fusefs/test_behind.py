@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fusefs.behind import AGAIN, SLICE, SOON, TRIES, Behind
+from fusefs.pagecache.behind import AGAIN, SLICE, SOON, TRIES, Behind
 
 ROOMY = 1 << 40
 

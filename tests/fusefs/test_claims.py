@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from fusefs.claims import claimed, control_of
+from fusefs.containers.claims import claimed, control_of
+from fusefs.containers.pullservice import PullRequest, Say, serve_pulls
 from fusefs.errors import Busy, FusefsError
-from fusefs.pullservice import PullRequest, Say, serve_pulls
 
 
 @pytest.fixture

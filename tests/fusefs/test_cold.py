@@ -20,7 +20,7 @@ import pytest
 from fixtures.command import Naiad
 from fixtures.mounting import until
 from fixtures.rangeserver import RangeServer
-from fusefs.mountinfo import topmost
+from fusefs.mounting.mountinfo import topmost
 from rafs.builder import build
 from rafs.sources.directory import DirectorySource
 from rafs.targets import DirectoryTarget

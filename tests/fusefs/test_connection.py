@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from fusefs.connection import Connection
-from fusefs.kernel import mount, unmount
-from fusefs.mountinfo import topmost
-from fusefs.options import Options
+from fusefs.mounting.connection import Connection
+from fusefs.mounting.kernel import mount, unmount
+from fusefs.mounting.mountinfo import topmost
+from fusefs.mounting.options import Options
 
 pytestmark = [
     pytest.mark.kernel,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fusefs.early import Early, given
-from fusefs.vitals import Vitals
+from fusefs.mounting.early import Early, given
+from fusefs.mounting.vitals import Vitals
 
 
 def _report(vitals: Vitals, channel: socket.socket) -> None:

@@ -19,7 +19,7 @@ import pytest
 from fixtures.mounting import Mount, mount, run_program, until
 from fixtures.small import BIG, small
 from fusefs.errors import Busy
-from fusefs.mount import mounts, unmount
+from fusefs.mounting.mount import mounts, unmount
 
 pytestmark = pytest.mark.kernel
 
@@ -225,7 +225,7 @@ def test_a_supervisor_with_a_fault_says_so(tmp_path: Path) -> None:
     code = """if True:
         import sys
         from pathlib import Path
-        from fusefs.mount import MountSpec, run_mount
+        from fusefs.mounting.mount import MountSpec, run_mount
         place, state = map(Path, sys.argv[1:])
         spec = MountSpec("image", place, state=state, set_up_log=lambda _: 1 / 0)
         run_mount(spec, lambda _: None)

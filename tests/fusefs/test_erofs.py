@@ -20,11 +20,11 @@ from fixtures.mounting import Mount, mount, run_program, until
 from fixtures.readers import Readers
 from fixtures.sketch import Sketch
 from fixtures.small import BIG
-from fusefs.erofs import mount_erofs, obstacle
 from fusefs.errors import Busy, KernelRefuses, NotMounted
-from fusefs.mount import mounts, unmount
-from fusefs.mountinfo import MOUNTINFO, topmost
-from fusefs.options import Options
+from fusefs.mounting.erofs import mount_erofs, obstacle
+from fusefs.mounting.mount import mounts, unmount
+from fusefs.mounting.mountinfo import MOUNTINFO, topmost
+from fusefs.mounting.options import Options
 
 pytestmark = [
     pytest.mark.kernel,

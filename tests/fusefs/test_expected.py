@@ -21,14 +21,14 @@ from fixtures.lazyimages import (
     labels,
     lent,
 )
-from fusefs.errors import MountFailed
-from fusefs.lazyimages import (
+from fusefs.containers.lazyimages import (
     BOOTSTRAP_MARK,
     DATA_MARK,
     LazyImage,
     RegistryImages,
 )
-from fusefs.snapshots import DATA
+from fusefs.containers.snapshots import DATA
+from fusefs.errors import MountFailed
 
 IMAGE = LazyImage("registry.example/app", str(MANIFEST_DIGEST), str(BOOTSTRAP))
 

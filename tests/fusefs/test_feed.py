@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusefs.feed import ASKED, FIRST_LEVEL, LAST_LEVEL, PAGE, PLACES, SETTLED, STEP, Feed
+from fusefs.pagecache.feed import ASKED, FIRST_LEVEL, LAST_LEVEL, PAGE, PLACES, SETTLED, STEP, Feed
 
 SIZE = 200 * STEP - 1000
 

@@ -26,8 +26,7 @@ from fixtures.lazyimages import (
     lent,
     sha,
 )
-from fusefs.errors import MountFailed
-from fusefs.lazyimages import (
+from fusefs.containers.lazyimages import (
     BOOTSTRAP_MARK,
     DATA_MARK,
     MANIFEST,
@@ -37,8 +36,9 @@ from fusefs.lazyimages import (
     LazyImage,
     RegistryImages,
 )
-from fusefs.plan import Plan, chain_ids
-from fusefs.snapshots import DATA, Snapshot, Usage
+from fusefs.containers.plan import Plan, chain_ids
+from fusefs.containers.snapshots import DATA, Snapshot, Usage
+from fusefs.errors import MountFailed
 
 
 async def test_data_layers_are_lent_and_the_bootstraps_layer_mounts_the_image(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fusefs.supervisor import Limits
+from fusefs.mounting.supervisor import Limits
 
 STARTED = 100.0
 

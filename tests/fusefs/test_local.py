@@ -12,7 +12,7 @@ from chunkstore.direct import cached
 from fixtures.command import Naiad
 from fixtures.mounting import until
 from fixtures.weights import safetensors
-from fusefs.erofs import obstacle
+from fusefs.mounting.erofs import obstacle
 from rafs.builder import build
 from rafs.sources.directory import DirectorySource
 from rafs.targets import DirectoryTarget

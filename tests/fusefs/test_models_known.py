@@ -10,7 +10,7 @@ import pytest
 
 from fixtures.sketch import Sketch
 from fixtures.weights import gguf, safetensors
-from fusefs.models import Kind, is_mostly_models, kind_of
+from fusefs.pagecache.models import Kind, is_mostly_models, kind_of
 from rafs import Bootstrap
 
 

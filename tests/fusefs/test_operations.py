@@ -18,11 +18,11 @@ from fixtures.extents import DecodedFiles
 from fixtures.small import BIG, small
 from fusefs import operations as module
 from fusefs.bareness import Bareness
+from fusefs.mounting.vitals import Vitals
 from fusefs.operations import Operations
-from fusefs.pagecache import PageCache
+from fusefs.pagecache.push import PageCache
 from fusefs.translation import Translation
 from fusefs.vfs import ROOT, Image, Vfs
-from fusefs.vitals import Vitals
 from rafs import Bootstrap
 
 CTX = RequestContext()

@@ -19,8 +19,8 @@ from fixtures.readers import Readers
 from fixtures.sketch import Sketch
 from fixtures.small import BIG, FATAL
 from fusefs.errors import NotMounted
-from fusefs.kernel import resends
-from fusefs.mount import mounts, unmount
+from fusefs.mounting.kernel import resends
+from fusefs.mounting.mount import mounts, unmount
 
 pytestmark = pytest.mark.kernel
 needs_resend = pytest.mark.skipif(not resends(), reason="this kernel is older than 6.9")

@@ -16,9 +16,9 @@ from fixtures.extents import DecodedFiles
 from fixtures.mounting import until
 from fixtures.sketch import Sketch
 from fixtures.weights import safetensors
-from fusefs.behind import SOON
-from fusefs.feed import STEP
-from fusefs.pagecache import PageCache
+from fusefs.pagecache.behind import SOON
+from fusefs.pagecache.feed import STEP
+from fusefs.pagecache.push import PageCache
 from fusefs.vfs import ROOT, Image, Vfs
 from rafs import Bootstrap
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fusefs.room import available
+from fusefs.pagecache.room import available
 
 MIB = 1 << 20
 

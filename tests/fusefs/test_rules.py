@@ -7,14 +7,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from fusefs.child import describe, is_outside
 from fusefs.control import Command, Reply, Request, decode_request, encode
 from fusefs.errors import MountFailed
-from fusefs.kernel import resends
-from fusefs.mountinfo import parse, topmost
-from fusefs.options import Options
-from fusefs.restarts import Death, Restarts
-from fusefs.vitals import Vitals
+from fusefs.mounting.child import describe, is_outside
+from fusefs.mounting.kernel import resends
+from fusefs.mounting.mountinfo import parse, topmost
+from fusefs.mounting.options import Options
+from fusefs.mounting.restarts import Death, Restarts
+from fusefs.mounting.vitals import Vitals
 
 
 def _death(at: float, *, killed: bool = False, progress: bool = False) -> Death:

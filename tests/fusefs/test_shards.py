@@ -14,9 +14,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from fixtures.extents import DecodedFiles
 from fixtures.sketch import Sketch
 from fixtures.weights import safetensors
-from fusefs.feed import STEP
-from fusefs.pagecache import PageCache
-from fusefs.shards import Shards, names
+from fusefs.pagecache.feed import STEP
+from fusefs.pagecache.push import PageCache
+from fusefs.pagecache.shards import Shards, names
 from fusefs.vfs import ROOT, Image, Vfs
 from rafs import Bootstrap
 from rafs.tree import Node

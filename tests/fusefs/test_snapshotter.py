@@ -12,9 +12,9 @@ import trio
 from fixtures.smalldisk import small_disk
 from fixtures.snapshotting import TableImages, snapshotter
 from fusefs.containerd.messages import Kind, Mount
+from fusefs.containers.snapshots import DATA, LONGEST_KEY, LONGEST_LABEL, Change
+from fusefs.containers.snapshotter import SECRETS, TARGET, Snapshotter
 from fusefs.errors import BadRequest, NoSnapshot, NotInThisState, SnapshotError, SnapshotExists
-from fusefs.snapshots import DATA, LONGEST_KEY, LONGEST_LABEL, Change
-from fusefs.snapshotter import SECRETS, TARGET, Snapshotter
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import pytest
 import trio
 
 from fixtures.snapshotting import TableImages, snapshotter
+from fusefs.containers.snapshots import Change
+from fusefs.containers.snapshotstore import connect
+from fusefs.containers.snapshotter import TARGET, Snapshotter
 from fusefs.errors import SnapshotError, SnapshotExists
-from fusefs.snapshots import Change
-from fusefs.snapshotstore import connect
-from fusefs.snapshotter import TARGET, Snapshotter
 
 _KILLED = 99
 _WRITES = ("INSERT", "UPDATE", "DELETE", "COMMIT", "CREATE", "PRAGMA")

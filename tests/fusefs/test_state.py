@@ -9,7 +9,7 @@ import pytest
 
 from fusefs.control import Command, ask
 from fusefs.errors import NoAnswer
-from fusefs.state import Folder
+from fusefs.mounting.state import Folder
 
 _QUEUE = 40
 """Callers, more than wait for an answer at a time."""

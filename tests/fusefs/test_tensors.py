@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fixtures.weights import gguf, header, safetensors
-from fusefs.tensors import LARGEST, BadIndex, More, bounds
+from fusefs.pagecache.tensors import LARGEST, BadIndex, More, bounds
 
 SHAPES = [(10, 20), (3,), (4, 5, 6)]
 SIZES = [400, 6, 240]

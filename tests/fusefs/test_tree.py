@@ -18,7 +18,7 @@ from fixtures.mounting import Mount, mount
 from fixtures.sketch import Sketch
 from fixtures.small import BIG
 from fixtures.walking import below
-from fusefs.erofs import obstacle
+from fusefs.mounting.erofs import obstacle
 
 pytestmark = pytest.mark.kernel
 

@@ -32,7 +32,7 @@ from pathlib import Path
 from cli.options import parse_size
 from fixtures.site import Plan, Running, Site, digest_of
 from fusefs.errors import FusefsError
-from fusefs.mount import status, warm
+from fusefs.mounting.mount import status, warm
 
 HOSTS = 10
 SMALL, LARGE = 100 << 20, 300 << 20

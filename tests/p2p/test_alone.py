@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from fixtures.choosingchild import Child, parent, pieces
 from p2p import messages, runs
-from p2p.choosing import READER
+from p2p.choosing.chooser import READER
 
 
 def test_without_a_scheduler_known_parents_come_first_then_the_origin() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fixtures.choosingchild import ALL, MIB, PIECES, Child, parent, pieces
 from fixtures.swarmhosts import TASK, description
 from p2p import messages
-from p2p.choosing import AHEAD, READER, Ask, Chooser, Patience
+from p2p.choosing.chooser import AHEAD, READER, Ask, Chooser, Patience
 
 
 def test_a_readers_piece_is_asked_for_at_once_beyond_every_window() -> None:

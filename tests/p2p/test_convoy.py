@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from fixtures.swarmhosts import Hosts, Told
-from p2p.convoy import AHEAD_GUESTS, LASTS_FIRST
+from p2p.scheduling.convoy import AHEAD_GUESTS, LASTS_FIRST
 
 
 def readers(swarm: Hosts, count: int, bits: int, urgent: bool = True) -> list[Told]:

@@ -4,7 +4,7 @@ import pytest
 
 from fixtures.choosingchild import ALL, PIECES, Child, parent, pieces
 from p2p import messages
-from p2p.choosing import READER
+from p2p.choosing.chooser import READER
 
 
 def test_a_late_answer_for_a_reader_is_asked_for_elsewhere_and_the_loser_taken_back() -> None:

@@ -4,8 +4,8 @@ import pytest
 
 from fixtures.swarmhosts import TASK, Hosts
 from p2p import messages, runs
-from p2p.evaluator import DEFAULT, V2_1, Limits
-from p2p.scheduler import Settings
+from p2p.scheduling.evaluator import DEFAULT, V2_1, Limits
+from p2p.scheduling.scheduler import Settings
 
 
 def test_everybody_gets_four_parents_and_about_as_many_children() -> None:

@@ -29,9 +29,9 @@ from fixtures.faulty import (
     redirect,
 )
 from fixtures.memorynet import MemoryNet
-from p2p.fetching import CHANGES, Fetching
-from p2p.filestore import label
-from p2p.filetask import PIECE_SIZE, FileTask
+from p2p.files.fetching import CHANGES, Fetching
+from p2p.files.store import label
+from p2p.files.task import PIECE_SIZE, FileTask
 
 FILE = random.Random(5).randbytes(80 * PIECE_SIZE + 12345)
 """Three ranges of 8 MiB."""

@@ -9,7 +9,7 @@ import pytest
 from chunkstore import Malformed
 from p2p import messages
 from p2p.messages import Body
-from p2p.scheduler import Scheduler, Settings
+from p2p.scheduling.scheduler import Scheduler, Settings
 
 TASK = bytes(32)
 PIECES = 8

@@ -8,8 +8,8 @@ import pytest
 
 from chunkstore import CacheUnusable
 from chunkstore.blobcache import BlobCache
-from p2p.filestore import FileStore
-from p2p.filetask import Version
+from p2p.files.store import FileStore
+from p2p.files.task import Version
 
 
 def open_files(folder: Path) -> list[str]:

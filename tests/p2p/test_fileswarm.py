@@ -15,7 +15,7 @@ from chunkstore.http import Url
 from fixtures.faulty import Proper, Status
 from fixtures.fileswarm import URL, FileSwarm, file_swarm
 from p2p import messages
-from p2p.filetask import PIECE_SIZE, FileTask
+from p2p.files.task import PIECE_SIZE, FileTask
 from p2p.security import Role
 
 FILE = random.Random(7).randbytes(24 * PIECE_SIZE + 777)

@@ -7,7 +7,7 @@ from hypothesis import given
 from chunkstore import Digest, Malformed
 from chunkstore.http import Url
 from chunkstore.origins.url import State
-from p2p.filetask import MOST_PIECES, MOST_SIZE, PIECE_SIZE, Digests, FileTask, Version, version
+from p2p.files.task import MOST_PIECES, MOST_SIZE, PIECE_SIZE, Digests, FileTask, Version, version
 
 TASK = bytes(range(32))
 SIG = frozenset({"sig"})

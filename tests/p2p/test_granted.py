@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from fixtures.choosingchild import MIB, PIECES, Child, parent, pieces
 from p2p import messages
-from p2p.choosing import AHEAD, READER, Ask
+from p2p.choosing.chooser import AHEAD, READER, Ask
 
 
 def test_a_grant_from_the_origin_is_read_and_told_at_once() -> None:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from fixtures.swarmhosts import Hosts
 from p2p import messages, rendezvous, runs
-from p2p.grants import WINDOW_LEAST, Grants
-from p2p.hints import VISITORS
+from p2p.scheduling.grants import WINDOW_LEAST, Grants
+from p2p.scheduling.hints import VISITORS
 
 A, B, C, D = (bytes([n]) * 16 for n in range(1, 5))
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from random import Random
 
 from fixtures.swarmhosts import Hosts
-from p2p.scheduler import Scheduler, Settings
+from p2p.scheduling.scheduler import Scheduler, Settings
 
 
 def test_after_a_restart_holders_are_waited_for_before_anything_is_granted() -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from p2p.isolation import FORGIVEN_AFTER, PROBATION_FIRST, TRIAL, Isolation
+from p2p.scheduling.isolation import FORGIVEN_AFTER, PROBATION_FIRST, TRIAL, Isolation
 
 A, B, C, D = (bytes([n]) * 16 for n in range(1, 5))
 

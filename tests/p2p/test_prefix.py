@@ -11,9 +11,9 @@ import pytest
 import trio
 
 from chunkstore.blobcache import BlobCache
-from p2p.filestore import FileStore
-from p2p.filetask import PIECE_SIZE, Version
-from p2p.prefix import Prefix
+from p2p.files.prefix import Prefix
+from p2p.files.store import FileStore
+from p2p.files.task import PIECE_SIZE, Version
 
 DATA = random.Random(8).randbytes(3 * PIECE_SIZE + 100)
 SHA256 = hashlib.sha256(DATA).hexdigest()

@@ -5,8 +5,8 @@ import pytest
 from chunkstore.errors import Malformed
 from fixtures.swarmhosts import Hosts, Told
 from p2p import messages, rendezvous
-from p2p.isolation import PROBATION_FIRST
 from p2p.messages import Announce
+from p2p.scheduling.isolation import PROBATION_FIRST
 
 A, B, C, D = (bytes([n]) * 16 for n in range(1, 5))
 

@@ -8,11 +8,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from fixtures.swarmhosts import TASK, Hosts, Told
 from p2p import messages, runs
-from p2p.allocation import ALONE_BYTES, OPEN_PER_HOST
-from p2p.evaluator import Limits
 from p2p.messages import Body
-from p2p.resource import HostState, PeerState, Task
-from p2p.scheduler import Settings
+from p2p.scheduling.allocation import ALONE_BYTES, OPEN_PER_HOST
+from p2p.scheduling.evaluator import Limits
+from p2p.scheduling.resource import HostState, PeerState, Task
+from p2p.scheduling.scheduler import Settings
 
 PIECES = 24
 LIMITS = Limits(candidate_parents=2, filter_parents=5, peer_load=3, seed_load=4)

@@ -24,9 +24,9 @@ from chunkstore.stack import Counted
 from chunkstore.whole import STEP, Whole, placeholder
 from fixtures.blobs import make_blob
 from fixtures.community import Community, FlippedUpload
+from p2p.files.wholes import Wholes, WholeSource
 from p2p.security import Security
 from p2p.swarm import Host, Swarm
-from p2p.wholes import Wholes, WholeSource
 
 COUNT = 4
 DATA = random.Random(5).randbytes((COUNT - 1) * STEP + 1234)

@@ -1,0 +1,1 @@
+"""The kernel's side of a mount, and the processes that keep it."""

@@ -1,0 +1,1 @@
+"""Pages pushed into the kernel ahead of readers: which, when, and how many."""
