@@ -68,7 +68,7 @@ class Table:
 
     def write(self) -> None:
         """Write the rows to the JSON file, if one was named; says it where none was wanted."""
-        if not any(word in what for word in self._only or [""] for what in self._seen):
+        if self._only and not any(word in what for word in self._only for what in self._seen):
             sys.exit(f"no row has any of {list(self._only)}; there are: {', '.join(self._seen)}")
         if self._out is not None:
             self._out.write_text(json.dumps([asdict(row) for row in self._rows], indent=1))
