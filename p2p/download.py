@@ -87,7 +87,8 @@ class Download(Reads):
         self.act()
         try:
             for wish in wishes:
-                await wish.done.wait()
+                if not wish.done.is_set():  # what came already costs no turn
+                    await wish.done.wait()
         finally:
             for wish in wishes:
                 if not wish.done.is_set() and self._wishes.get(wish.chunk.index) is wish:

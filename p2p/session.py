@@ -17,7 +17,7 @@ from typing import Protocol
 
 import trio
 
-from chunkstore import Malformed
+from chunkstore import Buffer, Malformed
 
 from . import wire
 from .errors import Gone, Nonsense, Untrusted
@@ -42,6 +42,9 @@ UNREAD = 1 << 20
 
 MOST_WAITING = 32 << 20
 """Bytes that may wait to be sent; a session with more is ended."""
+
+COPIED = 32 << 10
+"""Bytes up to which a piece is copied and leaves with its header in one packet."""
 
 _BUFFER = 64 << 10
 _BEAT = 5.0
@@ -108,13 +111,18 @@ class Session:
 
     async def send(self, head: bytes, passage: Passage | bytes) -> None:
         """Send a frame's header and its body; raises OSError or Gone."""
-        async with self._writing:
+        await self._begin_writing()
+        try:
             head = self._take_posted() + head  # a packet costs more than all else about a frame
-            if isinstance(passage, bytes):
-                await self._line.send(head + passage)
+            body = passage if isinstance(passage, bytes) else _small(passage)
+            if body:
+                await self._line.send(b"".join((head, body)))
             else:
                 await self._line.send(head, more=True)
+                assert not isinstance(passage, bytes)
                 await self._line.send_file(passage)
+        finally:
+            self._writing.release()
         self._sent()
 
     def end(self, reason: str = "") -> None:
@@ -162,11 +170,21 @@ class Session:
     async def _send_posted(self) -> None:
         while True:
             await self._work.wait()
-            async with self._writing:
+            await self._begin_writing()
+            try:
                 frames = self._take_posted()
                 if frames:  # else they went out before a piece
                     await self._try_send(frames)
+            finally:
+                self._writing.release()
             self._sent()
+
+    async def _begin_writing(self) -> None:
+        """Be who writes, until it is released; without giving up the turn where nobody is."""
+        try:
+            self._writing.acquire_nowait()
+        except trio.WouldBlock:
+            await self._writing.acquire()
 
     def _take_posted(self) -> bytes:
         frames = b"".join(self._posted)
@@ -214,6 +232,11 @@ class Session:
             raise Nonsense("a second HELLO")
         elif header.kind is not Kind.PONG:
             handler.heard(header, body)
+
+
+def _small(passage: Passage) -> Buffer:
+    """Return a copy of what is small enough to leave with its header, else nothing."""
+    return passage.copy(0, passage.size) if passage.size <= COPIED else b""
 
 
 class _Receiver:

@@ -248,13 +248,14 @@ class Chooser(Alone):
         """Ask for pieces ahead of readers, in order; return how much room is left."""
         wanted = 0
         looked = 0
+        able = self._able(now)
         for piece in self._ahead:
             if room <= 0 or looked >= self.patience.looked_at:
                 break
             if (self._book.asked | self._granted) >> piece & 1:
                 continue
             looked += 1
-            link = self._best(piece, now) if self.known >> piece & 1 else None
+            link = self._best(piece, now) if able >> piece & 1 else None
             if link is None:
                 wanted |= self._missed(piece, self._demands[piece], now) << piece
             elif len(link.open) < link.pace.window(self._size):

@@ -239,6 +239,14 @@ class Part:
             return self.patience.stall_first
         return max(self.patience.stall_least, 4 * late)
 
+    def _able(self, now: float) -> int:
+        """Return the pieces that somebody can be asked for."""
+        able = 0
+        for link in self.links.values():
+            if link.ready and link.rests <= now:
+                able |= link.can
+        return able & self.known
+
     def _best(self, piece: int, now: float, but: Iterable[Link] = ()) -> Link | None:
         """Return the host that will answer first, of those that have a piece."""
         best, least = None, float("inf")

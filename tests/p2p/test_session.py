@@ -9,13 +9,14 @@ from trio.testing import (
     wait_all_tasks_blocked,
 )
 
+from chunkstore import Buffer
 from fixtures.swarmnet import Listener, hello
 from p2p import wire
 from p2p.errors import Gone, Nonsense
 from p2p.line import StreamLine
 from p2p.messages import Busy, Complaint, Goodbye, Hello
 from p2p.security import ANYBODY
-from p2p.session import DEAD, GREETING, MOST_WAITING, QUIET, STUCK, Deaf, Session, greeted
+from p2p.session import COPIED, DEAD, GREETING, MOST_WAITING, QUIET, STUCK, Deaf, Session, greeted
 from p2p.wire import MAGIC, Kind
 
 Streams = tuple[trio.abc.Stream, trio.abc.Stream]
@@ -242,3 +243,41 @@ async def test_a_session_ends_with_a_reason(
     await ours.send_eof()
     await session.run(Astonished())
     assert reason in session.reason
+
+
+class Passing(StreamLine):
+    """A line that tells what it was given at once."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        super().__init__(stream)
+        self.sends: list[int] = []
+
+    async def send(self, data: Buffer, *, more: bool = False) -> None:
+        self.sends.append(len(data))
+        await super().send(data, more=more)
+
+
+class Piece:
+    """A passage of zeros."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def pass_on(self, out: int, done: int, size: int) -> int:
+        raise AssertionError("there is no socket")
+
+    def copy(self, done: int, size: int) -> bytes:
+        return bytes(size)
+
+
+@pytest.mark.parametrize(("size", "sends"), [(COPIED, 1), (COPIED + 1, 2)])
+async def test_a_small_piece_leaves_with_its_header(
+    size: int, sends: int, autojump_clock: MockClock
+) -> None:
+    ours, _ = memory_stream_pair()
+    line = Passing(ours)
+    session = Session(line, ANYBODY, hello(b"child"))
+    session.post(wire.bare(Kind.PONG))
+    await session.send(wire.piece_header(size, 1), Piece(size))
+    assert len(line.sends) == sends
+    assert sum(line.sends) == 2 * wire.HEADER_SIZE + size
