@@ -140,7 +140,7 @@ class Allocation:
             # others may come the next moment, and would have to get all of these from this one
             most = ALONE_FIRST + 2 * peer.held.bit_count()
             return count < max(OPEN_PER_HOST, min(most, ALONE_BYTES // peer.task.piece_size))
-        return count < OPEN_PER_HOST
+        return count < (OPEN_PER_HOST if peer.bulk else max(OPEN_PER_HOST, peer.task.handful))
 
     def _alone(self, task: Task, peer: Peer) -> bool:
         """Whether no other host but seeds takes part."""

@@ -118,5 +118,21 @@ class Convoy:
                     best, chosen = rank, (peer, piece)
         if chosen is None:
             return False
-        self.send(chosen[0], holder, chosen[1], now)
+        peer, piece = chosen
+        for each in [piece, *self._beside(holder, peer, piece, now)]:
+            self.send(peer, holder, each, now)
         return True
+
+    def _beside(self, holder: Peer, peer: Peer, piece: int, now: float) -> list[int]:
+        """Return what else a peer is sent to a holder for at once, where pieces are small."""
+        task = holder.task
+        count = task.handful - 1
+        if not count:
+            return []
+        bits = peer.wanted & holder.held & task.waited & ~(1 << piece)
+        found = [
+            each
+            for each in islice(runs.numbers(bits), LOOKED_AT)
+            if peer in task.waits[each] and self.usable(holder, peer, each, now)
+        ]
+        return sorted(found, key=lambda each: not peer.urgent >> each & 1)[:count]

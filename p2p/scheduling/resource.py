@@ -17,6 +17,10 @@ from p2p.messages import Announce, Description, Parent, Report
 from .grants import Grants, SiteGrants
 from .mean import Mean
 
+HANDFUL = 256 << 10
+"""Bytes of pieces that are granted and hinted as one, where only what is read is taken: the chunks
+of small files cost all hosts more to ask for than to send."""
+
 
 class HostState(Enum):
     """Where a host stands."""
@@ -325,6 +329,11 @@ class Task:
     def move(self, event: str) -> None:
         """Take a step of the life cycle."""
         self.state = TASK_MOVES[self.state][event]
+
+    @property
+    def handful(self) -> int:
+        """Return how many pieces are given as one, at least one."""
+        return max(1, HANDFUL // self.piece_size)
 
     @property
     def piece_size(self) -> int:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from fixtures.swarmhosts import Hosts, Told
 from p2p.scheduling.convoy import AHEAD_GUESTS, LASTS_FIRST
+from p2p.scheduling.resource import HANDFUL
 
 
 def readers(swarm: Hosts, count: int, bits: int, urgent: bool = True) -> list[Told]:
@@ -68,6 +69,26 @@ def test_a_holder_whose_guest_is_silent_is_free_again_after_a_while() -> None:
     assert not second.hints
     swarm.wait(LASTS_FIRST + 0.2)
     assert second.hints
+
+
+def test_small_pieces_are_sent_for_by_the_handful_and_passed_on_one_by_one() -> None:
+    swarm = Hosts(size=HANDFUL // 4)
+    swarm.join(swarm.add(1), have=0b111111)
+    first, second = readers(swarm, 2, 0b111111)
+    assert (len(first.hints), second.hints) == (4, {})
+    swarm.held(first, 0b1)
+    assert second.hints == {0: first.id}
+
+
+def test_small_pieces_are_granted_by_the_handful_to_who_reads() -> None:
+    swarm = Hosts(size=HANDFUL // 4)
+    swarm.add(9, "seed")
+    first, second = (swarm.add(number) for number in (1, 2))
+    swarm.join(first)
+    swarm.join(second)
+    swarm.want(first, 0b111111)
+    swarm.want(second, 0b111111)
+    assert (len(first.grants), len(second.grants)) == (4, 2)
 
 
 def test_hosts_that_start_together_are_not_each_others_parents() -> None:
