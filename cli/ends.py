@@ -95,12 +95,12 @@ class Ends:
             return ModelPackTarget(LayoutShelf(folder, tag), folder, tag or folder.name)
         if _is_path(text):
             raise click.UsageError(f"TARGET {text}: a model artifact goes to oci: or a registry")
-        name = Reference.parse(text).repository.rpartition("/")[2]
+        name = target_reference(text).repository.rpartition("/")[2]
         return ModelPackTarget(self._shelf(text), self.scratch(), name)
 
     def _shelf(self, text: str) -> RegistryShelf:
         token, client = self.connected()
-        named = registry(Reference.parse(text), client, plain_http=self._setup.plain_http)
+        named = registry(target_reference(text), client, plain_http=self._setup.plain_http)
         return RegistryShelf(named, token)
 
     def scratch(self) -> Path:
@@ -147,6 +147,17 @@ class _Remote:
         if descriptor.checked == self._image.digest:
             return io.BytesIO(self._image.document.data)
         return self._contents.open(descriptor.checked)
+
+
+def target_reference(text: str) -> Reference:
+    """Return the name that an image is to get; raises UsageError."""
+    try:
+        found = Reference.parse(text)
+    except Malformed as exc:
+        raise click.UsageError(str(exc)) from exc
+    if found.digest is not None:
+        raise click.UsageError(f"{text}: a digest names what is there; a new image gets a tag")
+    return found
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from chunkstore.origins.reference import Reference
 from cli.building import How, build_options, facts, options_of
 from cli.converting import Converter
 from cli.ending import terminable
-from cli.ends import ends
+from cli.ends import ends, target_reference
 from cli.options import WORD, json_option, setup_options
 from cli.output import print_facts, print_json
 from cli.progress import bar
@@ -54,10 +54,13 @@ def command(
       naiad convert --platform linux/amd64 --merge registry.example/app:2 registry.example/app:2
     """
     wanted = [_platform(text) for text in platforms]
+    old, new = _reference(source), target_reference(target)
+    if (old.host, old.repository, old.name) == (new.host, new.repository, new.name) and not merge:
+        raise click.UsageError(f"{target} would name the lazy image alone: --merge keeps both")
     options = options_of(how, setup)
     told: list[dict[str, object]] = []
     with terminable(), ends(setup) as end:
-        converter = Converter(end, setup, _reference(source), _reference(target))
+        converter = Converter(end, setup, old, new)
         originals = converter.originals(wanted)
         beside = [converter.bring(one) for one in originals] if merge else []
         listed = []

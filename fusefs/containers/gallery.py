@@ -142,7 +142,8 @@ class Gallery:
     async def watch(self) -> None:
         """Tell a daemon that has taken a dead one's place who to be to registries, for ever.
 
-        Credentials are written down nowhere, so it cannot know.
+        Credentials are written down nowhere, so it cannot know. A session that was killed with its
+        supervisor comes anew, for the containers that will be started.
         """
         last: object = None
         while True:
@@ -155,6 +156,16 @@ class Gallery:
                 last = daemon
             except FusefsError as exc:
                 logger.info("the session does not answer: %s", exc)
+                await self._revive()
+
+    async def _revive(self) -> None:
+        """Have a session again, if images are to be shown."""
+        if self._shown and not await trio.to_thread.run_sync(self._is_alive):
+            logger.warning("the session was killed: it comes anew, for new containers")
+            try:
+                await self._ready()
+            except FusefsError as exc:
+                logger.error("no images can be shown: %s", exc)
 
     async def start(self, names: Collection[str]) -> None:
         """Have a session in which no images are shown but those of *names*: a crash may leave some.
@@ -230,7 +241,8 @@ class Gallery:
             await self._launch(self._mountpoint)
             self.is_lazy = True
             for name, showing in list(self._shown.items()):
-                self._trees[name] = await self._show(showing)
+                if name in self._shown:  # it may have been let go of meanwhile
+                    self._trees[name] = await self._show(showing)
 
     async def _show(self, showing: Showing) -> Path:
         """Have an image shown and return where; by FUSE where the kernel refuses EROFS."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -188,3 +191,23 @@ def test_containers_go_on_and_new_ones_come_when_the_snapshotter_is_killed(
     containerd.reach_snapshotter()
     assert read(containerd, lazy, "new") == digest
     assert {line.split()[0] for line in containerd.end_container(process, "loop")} == {digest}
+
+
+def test_a_session_that_was_killed_with_its_supervisor_comes_anew(
+    node: Node, containerd: RealContainerd, lazy: str, digest: str
+) -> None:
+    node.pull("small:lazy")
+    assert read(containerd, lazy, "before") == digest
+    before = node.naiad.status(node.session)
+    for name in ("supervisor", "daemon"):
+        pid = before[name]
+        assert isinstance(pid, int)
+        os.kill(pid, signal.SIGKILL)
+
+    def is_back() -> bool:
+        done = node.naiad.run("status", "--json", node.session, ok=False)
+        (found,) = json.loads(done.stdout) if done.returncode == 0 else [before]
+        return found.get("daemon") not in (None, before["daemon"]) and bool(found.get("images"))
+
+    until(is_back)
+    assert read(containerd, lazy, "after") == digest

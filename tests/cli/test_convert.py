@@ -130,9 +130,12 @@ def test_what_cannot_be_converted_is_said_in_a_line_and_names_nothing(
         ([f"{registry.host}/none:1", target], "not found"),
         (["no-reference", target], "begins with its registry"),
         (["--platform", "linux", source, target], "not a platform"),
+        ([source, source], "--merge keeps both"),
+        ([source, f"{registry.host}/app@sha256:{'0' * 64}"], "a new image gets a tag"),
     ):
         done = naiad.run("convert", "--plain-http", *words, ok=False)
         assert done.returncode in (1, 2), done.stderr
         assert said in done.stderr
+    assert "layers" in fetch(registry, "app/manifests/1"), "an ordinary image as before"
     with pytest.raises(AssertionError):
         naiad.run("inspect", "--plain-http", target)
