@@ -83,7 +83,7 @@ def test_a_mapped_model_is_fetched_once_and_pushed_ahead(
         before = _count(naiad, mount, "reads")
         assert _mapped(path) == DIGEST
     reads = _count(naiad, mount, "reads")
-    assert reads - before <= 3, "steps that were still on their way"
+    assert reads - before <= 10, "steps still on their way, and pages left out to see who reads"
     pushed = _count(naiad, mount, "pushed_bytes")
     stored = sum(stop - start for path, start, stop in server.statistics.ranges if "blobs" in path)
     assert stored <= len(MODEL) + 4096
