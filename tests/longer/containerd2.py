@@ -61,7 +61,7 @@ def main(programs: Path) -> None:
         if not (programs / name).is_file():
             raise click.UsageError(f"{programs} has no {name}")
     told = subprocess.run((programs / "containerd", "--version"), capture_output=True, text=True)
-    if " v2." not in told.stdout:
+    if "/containerd/v2 " not in told.stdout:  # the module's path, whatever it was built by
         raise click.UsageError(f"not containerd 2: {told.stdout.strip()}")
     with tempfile.TemporaryDirectory(prefix="naiad-containerd2-") as name:
         folder = Path(name)
