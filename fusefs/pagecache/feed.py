@@ -19,6 +19,7 @@ pages of a READ that waits are locked by the kernel.
 from __future__ import annotations
 
 import math
+import sys
 from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -43,7 +44,9 @@ PLACES = 16
 SETTLED = 1.0
 """Seconds after which a READ of what was pushed means that the kernel has dropped it."""
 
-_IDLE, _ASKED = -1.0, math.inf
+_IDLE, _ASKED, _LEAVING = -1.0, math.inf, sys.float_info.max
+"""States of a step; else it is the time of its push. What is leaving for the kernel counts as
+pushed just now: a machine that is busy may need seconds for that."""
 
 
 @dataclass(slots=True)
@@ -148,9 +151,12 @@ class Feed:
         return step * STEP, min((step + 1) * STEP, self._size)
 
     def landed(self, step: int, now: float) -> list[tuple[int, int]]:
-        """Return what to push of *step*, which has come; ``pushed`` or ``put_back`` follows."""
+        """Return what to push of *step*, which has come; ``pushed`` or ``put_back`` follows.
+
+        ``settle`` is called when the kernel has it.
+        """
         start, stop = self.span(step)
-        self._steps[step] = now
+        self._steps[step] = _LEAVING if self.pushes else now
         if not self.pushes:
             return []
         self._unwired += stop - start
@@ -162,6 +168,11 @@ class Feed:
     def pushed(self) -> None:
         """Note that a step is no longer under way."""
         self.asked -= 1
+
+    def settle(self, step: int, now: float) -> None:
+        """Note that the kernel has what was to be pushed of a step."""
+        if self._steps[step] == _LEAVING:
+            self._steps[step] = now
 
     def halt(self) -> None:
         """Want nothing more until somebody reads, or `resume`."""

@@ -277,6 +277,8 @@ class PageCache:
                 for node, feed in {node: feed for node, feed, _ in batch}.items():
                     self._ask(node, feed)
                 await self._push(lot)
+                for _, feed, number in batch:
+                    feed.settle(number, self._clock())
             finally:
                 lot.close()
 

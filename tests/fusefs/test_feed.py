@@ -16,6 +16,7 @@ def _fed(feed: Feed, now: float = 0.0) -> list[int]:
     while (step := feed.take()) is not None:
         feed.landed(step, now)
         feed.pushed()
+        feed.settle(step, now)
         steps.append(step)
     return steps
 
@@ -163,6 +164,22 @@ def test_what_the_kernel_has_dropped_is_brought_again() -> None:
     assert _fed(feed) == [], "and one before it"
     feed.read(3 * STEP, 3 * STEP + 8 * PAGE, 5 * SETTLED)
     assert _fed(feed) == [3, 4, 5, 6, 7, 8, 9, 0, 1, 2]
+
+
+def test_what_is_still_on_its_way_to_the_kernel_was_not_dropped() -> None:
+    feed = Feed(2 * STEP, level=LAST_LEVEL, again=True)
+    assert [feed.take(), feed.take()] == [0, 1]
+    for step in (0, 1):
+        feed.landed(step, 0.0)
+        feed.pushed()
+    feed.read(0, STEP, 5 * SETTLED)
+    assert feed.take() is None, "the machine is busy, and the push waits"
+    feed.settle(0, 5 * SETTLED)
+    feed.settle(1, 5 * SETTLED)
+    feed.read(0, STEP, 5 * SETTLED)
+    assert feed.take() is None
+    feed.read(0, STEP, 7 * SETTLED)
+    assert feed.take() == 0
 
 
 @given(
