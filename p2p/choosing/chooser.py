@@ -28,7 +28,6 @@ from p2p import messages, runs
 from .alone import Alone
 from .choice import AHEAD, BULK, READER, Ask, Choice, Patience
 from .link import Link, Request
-from .pace import BRIEF
 from .part import Demand, ask_of
 
 __all__ = ["AHEAD", "BULK", "READER", "Ask", "Choice", "Chooser", "Patience"]
@@ -206,8 +205,8 @@ class Chooser(Alone):
         room = int(self._under_way / self._size + 2.5)
         room = max(self.patience.opens(self._latency), min(self.patience.total_most, room))
         room -= len(self._book.open)
-        if self._ahead:
-            room -= self._prepare(max(room, self._brisk()), now)
+        if room > 0 and self._ahead:
+            room = self._prepare(room, now)
         if not self.bulk:
             return
         if room > 0:
@@ -245,19 +244,13 @@ class Chooser(Alone):
             room -= 1
         return room
 
-    def _brisk(self) -> int:
-        """Return for how many more pieces ahead of a reader there is room at quick parents."""
-        rate = sum(link.pace.rate for link in self.links.values() if link.ready)
-        most = int(rate * BRIEF / self._size + 2.5)
-        return min(most, self.patience.total_most) - len(self._book.open)
-
     def _prepare(self, room: int, now: float) -> int:
-        """Ask for pieces ahead of readers, in order, for *room* at most; return for how many."""
-        wanted = asked = 0
+        """Ask for pieces ahead of readers, in order; return how much room is left."""
+        wanted = 0
         looked = 0
         able = self._able(now)
         for piece in self._ahead:
-            if asked >= room or looked >= self.patience.looked_at:
+            if room <= 0 or looked >= self.patience.looked_at:
                 break
             if (self._book.asked | self._granted) >> piece & 1:
                 continue
@@ -265,11 +258,11 @@ class Chooser(Alone):
             link = self._best(piece, now) if able >> piece & 1 else None
             if link is None:
                 wanted |= self._missed(piece, self._demands[piece], now) << piece
-            elif len(link.open) < link.pace.brisk(self._size):
+            elif len(link.open) < link.pace.window(self._size):
                 self._ask(link, piece, AHEAD, now)
-                asked += 1
+                room -= 1
         self._say_want(wanted, False)
-        return asked
+        return room
 
     # What does not come
 

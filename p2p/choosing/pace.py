@@ -12,9 +12,6 @@ FIRST = 0.05
 """Seconds assumed where nothing is known."""
 LATE_LEAST = 0.01
 """Seconds: below that an answer is not worth a second request."""
-BRIEF = 0.02
-"""Seconds for which either end may be busy with other things: as much is asked for ahead of a
-reader, however quick answers are. One parent on loopback gave 940 MB in 1.5 s instead of 1.9."""
 OPEN_LEAST, OPEN_MOST = 2, 32
 """Requests open per parent."""
 
@@ -69,7 +66,3 @@ class Pace:
     def window(self, size: int) -> int:
         """Return how many requests for *size* bytes to have open: one more than are under way."""
         return max(OPEN_LEAST, min(OPEN_MOST, int(self.under_way / size + 1.5)))
-
-    def brisk(self, size: int) -> int:
-        """Return the same for what is asked for ahead of a reader, who may have but this parent."""
-        return max(self.window(size), min(OPEN_MOST, int(self.rate * BRIEF / size + 1.5)))

@@ -113,21 +113,6 @@ def test_a_child_whose_parents_have_nothing_says_what_it_needs_next_and_not_all(
     assert child.heard(messages.Want) == [messages.Want(7, [0, Patience().total], False)]
 
 
-@pytest.mark.parametrize(("spent", "most"), [(0.1, 2), (0.008, 4), (0.002, 11)])
-def test_ahead_of_a_reader_a_quick_parent_has_as_many_open_as_come_in_a_moment(
-    spent: float, most: int
-) -> None:
-    child = Child()
-    child.parents(ALL)
-    for piece in range(PIECES):
-        child.chooser.want(piece, AHEAD, child.now)
-    child.step()
-    for _ in range(30):
-        child.answer(child.asks[min(child.asks)], spent)
-    assert len(child.asks) == most
-    assert pieces(list(child.asks.values())) == list(range(30, 30 + most)), "in order"
-
-
 def test_a_far_quick_parent_has_as_many_open_as_fill_its_link() -> None:
     child = Child(bulk=True)
     child.parents(ALL)
