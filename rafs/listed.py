@@ -16,6 +16,9 @@ from .tree import Node
 ReadFile = Callable[[Node, int, int], bytes]
 """Returns so many bytes of a file from an offset on."""
 
+Found = Callable[[Node, bytes], None]
+"""Told of each file that will be read, in order, with its path."""
+
 _MAX_LINKS = 40
 """Symlinks on one path; what Linux follows."""
 

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import posixpath
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from .imports import Import, imports
-from .listed import ReadFile, real, regular
+from .listed import Found, ReadFile, real, regular
 from .pythonpath import Module, ModuleFinder, Python, path_files
 from .tree import Node
-
-Found = Callable[[Node, bytes], None]
-"""Told of each file that will be read, in order, with its path."""
 
 _NAMES = 16384
 """That are looked for at most."""

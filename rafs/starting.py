@@ -2,7 +2,7 @@
 
 It is the program that the image's config names, the interpreter of a script, what a wrapper or a
 shell goes on to, the loader, the list of libraries, those that programs and libraries name, in the
-order in which a loader opens them, and of programs in Python the modules that they import.
+order in which a loader opens them, and of programs of Python and Node the modules that they import.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from .libraries import Libraries
 from .listed import ReadFile, regular
+from .nodestart import NodeStart, is_node
 from .pythonpath import python_at
 from .pythonstart import PythonStart
 from .tree import Node
@@ -95,7 +96,9 @@ class _Start:
             return
         self._opened(node, path)
         python = python_at(self._root, path)
-        if python is not None:
+        if is_node(self._root, path):
+            NodeStart(self._root, self._read, self._opened).follow(words[1:], self._folder)
+        elif python is not None:
             start = PythonStart(self._root, python, self._read, self._opened)
             start.follow(words[1:], self._folder, self._settings)
         else:
