@@ -46,7 +46,7 @@ class Chooser(Alone):
         """Return what is to be done; what is decided here counts as done."""
         if self._book.alarm <= now:
             self._late(now)
-        if self._stands <= now:
+        if self._deputy.stands <= now:
             self._stand_in(now)
         if self._look <= now:
             self._tend(now)
@@ -55,7 +55,7 @@ class Chooser(Alone):
         if self.bulk or self._ahead:
             self._fill(now)
         if self._scheduled:
-            if self._flush <= now:
+            if self._untold.due <= now:
                 self._say_held()
             if self._hunger.due <= now:
                 self._say_need(now)
@@ -330,17 +330,17 @@ class Chooser(Alone):
     # Telling the scheduler
 
     def _say_held(self) -> None:
-        self._flush = float("inf")
-        if not (self._fresh or self._dropped):
+        fresh, dropped = self._untold.fresh, self._untold.dropped
+        self._untold.clear()
+        if not (fresh or dropped):
             return
-        drops = list(runs.parts(self._dropped))
-        for index, part in enumerate(runs.parts(self._fresh)):
+        drops = list(runs.parts(dropped))
+        for index, part in enumerate(runs.parts(fresh)):
             both = index == 0 and len(part) + len(drops[0]) <= runs.MOST_PER_MESSAGE
             drop = drops.pop(0) if both else []
             self._choice.control.append(messages.Held(self.handle, part, drop))
         for drop in drops:
             self._choice.control.append(messages.Held(self.handle, [], drop))
-        self._fresh = self._dropped = 0
 
     def _say_need(self, now: float) -> None:
         """Tell of hosts that failed, and give up a parent where there was too little to ask for."""
@@ -374,10 +374,10 @@ class Chooser(Alone):
     def _wake(self, now: float) -> float:
         """Return when to look again if nothing is told before."""
         wake = min(self._book.alarm, self._look)
-        if now < self._stands < wake:
-            wake = self._stands
+        if now < self._deputy.stands < wake:
+            wake = self._deputy.stands
         if self._scheduled:
-            wake = min(wake, self._flush, self._hunger.due)
+            wake = min(wake, self._untold.due, self._hunger.due)
         elif now < self._helps < wake:
             wake = self._helps
         if self._demands:

@@ -5,17 +5,20 @@ Pieces are bitmaps (`runs`). What is to be done gathers in a `Choice`, which `ch
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from random import Random
 
 from p2p import messages, runs
-from p2p.messages import Description, Parent
+from p2p.messages import Description
 
+from .absence import Absence
 from .book import Book
 from .choice import Ask, Choice, Patience
+from .deputy import Deputy
 from .hunger import Hunger
 from .link import Link, Request
+from .untold import Untold
 
 
 @dataclass(slots=True)
@@ -48,35 +51,10 @@ class Part:
     """Those of them that appeared while one looked on: still rare, wherever that is."""
     _hinted = 0
     """Pieces that a hint named, until they are held: the scheduler waits to hear of them."""
-    _fresh = 0
-    """Held, and the scheduler not told."""
-    _dropped = 0
-    _flush = float("inf")
-    """When to tell it."""
     _latency = 0.0
     """Seconds from request to answer, of all hosts, smoothed."""
     _under_way = 0.0
     """Bytes that are on their way where nothing waits, from all hosts."""
-    _source: Parent | None = None
-    """Where pieces are taken from while there is no scheduler; None: the origin."""
-    _turns = 0
-    """Among how many; 0: nobody said that this host is to."""
-    _spare: Sequence[Parent] = ()
-    """Parents while there is no scheduler, where only what is read is taken."""
-    _lost = float("-inf")
-    """When the session with it ended."""
-    _share = 0
-    """Which of them fall to this host then."""
-    _stands = float("inf")
-    """From when on it takes them."""
-    _taken = 0
-    """Those that it took so."""
-    _helping = False
-    """Nothing came for so long that it reads what it lacks itself until a scheduler is there."""
-    _patient = 1.0
-    """How many times the usual time it waits for that: not all children read at once."""
-    _came = 0.0
-    """When a piece last came from a peer."""
     _look = float("inf")
     """When something of the hosts themselves is due: a rest ends, a session, a report."""
 
@@ -105,6 +83,9 @@ class Part:
         self._grants: dict[int, float] = {}
         """Open ones and their ends."""
         self._hunger = Hunger(self.patience)
+        self._untold = Untold()
+        self._deputy = Deputy()
+        self._absence = Absence()
         self._failed: dict[bytes, None] = {}
         self._choice = Choice()
 
@@ -122,8 +103,9 @@ class Part:
         if not self.offers:
             self._return(piece, "not offered yet")
         demand = self._demands.get(piece)
-        if (self._granted | self._hinted | self._taken) & bit or (demand and demand.told):
-            self._flush = now
+        taken = self._deputy.taken
+        if (self._granted | self._hinted | taken) & bit or (demand and demand.told):
+            self._untold.hurry(now)
             self._look = now
             self._hinted &= ~bit
         if self._granted & bit or self._demands:
@@ -142,13 +124,12 @@ class Part:
             return
         self.held |= bits
         self._book.asked &= ~bits
-        self._fresh |= bits
-        self._dropped &= ~bits
+        self._untold.gain(bits)
         if self.held == self.full:
-            self._flush = now
+            self._untold.hurry(now)
             self._look = now
-        elif self._flush > now + self.patience.gather:
-            self._flush = now + self.patience.gather
+        else:
+            self._untold.hurry(now + self.patience.gather)
 
     def _forget(self, piece: int) -> Demand | None:
         self._readers &= ~(1 << piece)

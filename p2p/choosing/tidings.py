@@ -60,16 +60,15 @@ class Tidings(Part):
 
     def announce(self, now: float) -> None:
         """Tell the scheduler at once what is held, instead of gathering."""
-        if self._fresh:
-            self._flush = now
+        if self._untold.fresh:
+            self._untold.hurry(now)
 
     def dropped(self, bits: int, now: float) -> None:
         """Note pieces that are not held any more."""
         bits &= self.held
         self.held &= ~bits
-        self._fresh &= ~bits
-        self._dropped |= bits
-        self._flush = min(self._flush, now)
+        self._untold.lose(bits)
+        self._untold.hurry(now)
 
     def digests(self, bits: int) -> None:
         """Note pieces whose digest is known now."""
@@ -84,7 +83,7 @@ class Tidings(Part):
         """Note that a piece could not be had from the origin."""
         self._book.reading.pop(piece, None)
         self._book.release(piece)
-        self._helping, self._came = False, now  # not again at once
+        self._absence.pause(now)
         self._return(piece, reason)
         self._recheck(piece, now, self.patience.reader)
 
@@ -100,11 +99,10 @@ class Tidings(Part):
             messages.Join(self.handle, self.task, self.description, have, self.bulk, known)
         ]
         said += [messages.Held(self.handle, part) for part in parts]
-        self._fresh = self._dropped = 0
-        self._flush = float("inf")
+        self._untold.clear()
         self._grants.clear()
         self._granted = 0
-        self._helping = False
+        self._absence.helping = False
         self._hunger = Hunger(self.patience)  # that nobody had anything was not the parents' fault
         if self._failed:
             self._hunger.hurry(now)
@@ -116,14 +114,13 @@ class Tidings(Part):
     def unscheduled(self, now: float) -> None:
         """Note that the session with the scheduler is gone."""
         self._scheduled = False
-        self._stands = min(self._stands, now + self.patience.stands)
+        self._deputy.stands = min(self._deputy.stands, now + self.patience.stands)
         self._look = now
-        self._patient = 1.0
-        self._lost = now
-        for parent in self._spare:
+        self._absence.begin(now)
+        for parent in self._absence.spare:
             self._link(parent, now).regular = True
         if any(link.regular for link in self.links.values()):
-            self._patient += self._random.random()
+            self._absence.patient += self._random.random()
         for demand in self._demands.values():
             demand.told = False
 
@@ -131,7 +128,7 @@ class Tidings(Part):
         """Take what the scheduler said about this task, or that it set a host aside."""
         if isinstance(body, messages.Parents):
             self._parents(body.parents, now)
-            self._spare = body.spare
+            self._absence.spare = body.spare
             self._deputise(body)
         elif isinstance(body, messages.Grant):
             self._grant(body, now)
@@ -156,13 +153,10 @@ class Tidings(Part):
 
     def _deputise(self, body: messages.Parents) -> None:
         """Note what to take from where when there is no scheduler; there is one now."""
-        for piece in runs.numbers(self._taken & self._granted & ~self._book.asked):
+        given_up = self._deputy.appoint(body, self.description.pieces, self._book.asked)
+        for piece in runs.numbers(given_up & self._granted):
             self._granted &= ~(1 << piece)
             del self._grants[piece]
-        self._taken &= self._book.asked
-        self._source, self._turns, self._stands = body.source, body.turns, float("inf")
-        numbers = range(body.turn, self.description.pieces, body.turns) if body.turns else ()
-        self._share = runs.of(numbers)
 
     def _link(self, parent: Parent, now: float) -> Link:
         link = self.links.get(parent.host)
@@ -176,10 +170,10 @@ class Tidings(Part):
         bits = self._decoded(body.pieces)
         if bits & self.held:
             # Returned, it would be granted here again: the scheduler has not heard of it yet.
-            self._fresh |= bits & self.held
-            self._flush = now
+            self._untold.fresh |= bits & self.held
+            self._untold.hurry(now)
         bits &= ~self.held
-        self._taken &= ~bits
+        self._deputy.taken &= ~bits
         self._granted |= bits
         for piece in runs.numbers(bits):
             self._grants[piece] = now + body.lasts
@@ -231,7 +225,7 @@ class Tidings(Part):
             self._recheck(piece, now, 0.0)
         for piece in runs.numbers(link.extra & ~link.granted):
             self._recheck(piece, now, 0.0)
-        self._taken &= ~link.granted
+        self._deputy.taken &= ~link.granted
         link.extra = link.granted = 0
         self._failed[host] = None
         self._hunger.hurry(now)
@@ -282,8 +276,8 @@ class Tidings(Part):
         self._latency += (latency - self._latency) / (8 if self._latency else 1)
         self._under_way += pace.under_way
         link.strikes, link.used = 0, now
-        if not self._taken >> request.piece & 1:
-            self._came = now
+        if not self._deputy.taken >> request.piece & 1:
+            self._absence.came = now
         link.served += 1
         link.gave += 1
         link.size += size
