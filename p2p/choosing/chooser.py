@@ -82,7 +82,7 @@ class Chooser(Alone):
                     self._collect(link, now)
                 if link.served and now - link.reported >= self.patience.report:
                     self._report(link, now)
-            elif not link.open:
+            elif not link.open and not link.denied:  # else it may take back yet what it claims
                 self._part(host, link, now)
 
     def _approach(self, link: Link, loud: bool, now: float) -> None:

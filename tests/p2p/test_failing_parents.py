@@ -79,6 +79,24 @@ def test_what_is_not_here_and_not_withdrawn_is_told(withdrawn: bool) -> None:
     assert child.absent() == (0 if withdrawn else 4)
 
 
+def test_a_parent_given_up_meanwhile_is_told_of_all_the_same_and_left_then() -> None:
+    child = Child(bulk=True)
+    child.parents(0b1111, 0)
+    child.step()
+    while asks := [*child.asks.values()]:
+        for ask in asks:
+            del child.asks[ask.number]
+            child.chooser.absent(ask.number, child.now)
+        child.step()
+    child.chooser.take(messages.Parents(7, [parent(2)]), child.now)
+    child.step(1.9)
+    assert child.absent() == 0
+    assert parent(1).host not in child.left
+    child.step(0.2)
+    assert child.absent() == 4
+    assert parent(1).host in child.left
+
+
 def test_a_host_that_never_answers_has_used_up_its_strikes() -> None:
     child = Child()
     child.parents(ALL)
