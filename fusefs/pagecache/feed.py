@@ -41,6 +41,10 @@ wait for the threads that push."""
 PLACES = 16
 """Places followed at once."""
 
+DROPPED = 64 << 10
+"""Bytes of a pushed step: a READ for no more is no sign that the kernel has dropped it. Such come
+now and then where many threads fault at once, and half of a model was pushed twice for it."""
+
 SETTLED = 1.0
 """Seconds after which a READ of what was pushed means that the kernel has dropped it."""
 
@@ -204,9 +208,9 @@ class Feed:
         return self._left > 0 and room >= STEP and not self._halted
 
     def _lacks(self, step: int, start: int, stop: int) -> bool:
-        """Say whether a READ asks for more of a step that was pushed than the page left out."""
+        """Say whether a READ asks for so much of a pushed step that it has been dropped."""
         first, last = self.span(step)
-        return min(stop, last) - max(start, first) > PAGE
+        return min(stop, last) - max(start, first) > DROPPED
 
     def _encourage(self, step: int) -> None:
         """Bring more: somebody is at *step*."""

@@ -5,7 +5,17 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusefs.pagecache.feed import ASKED, FIRST_LEVEL, LAST_LEVEL, PAGE, PLACES, SETTLED, STEP, Feed
+from fusefs.pagecache.feed import (
+    ASKED,
+    DROPPED,
+    FIRST_LEVEL,
+    LAST_LEVEL,
+    PAGE,
+    PLACES,
+    SETTLED,
+    STEP,
+    Feed,
+)
 
 SIZE = 200 * STEP - 1000
 
@@ -156,13 +166,15 @@ def test_what_found_no_room_is_asked_for_again() -> None:
 def test_what_the_kernel_has_dropped_is_brought_again() -> None:
     feed = Feed(10 * STEP, level=LAST_LEVEL)
     assert len(_fed(feed, now=0.0)) == 10
-    feed.read(3 * STEP, 3 * STEP + 8 * PAGE, SETTLED / 2)
+    feed.read(3 * STEP, 4 * STEP, SETTLED / 2)
     assert _fed(feed) == [], "it had been on its way"
     _read(feed, 3, 5 * SETTLED)
     assert _fed(feed) == [], "a page that was left out"
     feed.read(4 * STEP - PAGE, 4 * STEP + PAGE, 5 * SETTLED)
     assert _fed(feed) == [], "and one before it"
-    feed.read(3 * STEP, 3 * STEP + 8 * PAGE, 5 * SETTLED)
+    feed.read(3 * STEP, 3 * STEP + DROPPED, 5 * SETTLED)
+    assert _fed(feed) == [], "a few that somebody faulted for at once"
+    feed.read(3 * STEP, 3 * STEP + DROPPED + PAGE, 5 * SETTLED)
     assert _fed(feed) == [3, 4, 5, 6, 7, 8, 9, 0, 1, 2]
 
 
