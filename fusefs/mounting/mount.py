@@ -14,8 +14,10 @@ import errno
 import logging
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +42,9 @@ PATIENCE = 5.0
 
 _WARMING = 30.0
 """Seconds that a daemon gets to find the files of a large image."""
+
+_SETTLING = 0.5
+"""Seconds that reads which nobody waits for any more get, as an unmount waits for them."""
 
 _ENDING = 10.0
 """Seconds that an unmounted mount's processes get to be gone."""
@@ -142,7 +147,8 @@ def unmount(mountpoint: Path, *, lazy: bool = False, state: Path | None = None) 
         raise NotMounted(f"{mountpoint}: naiad has mounted nothing there")
     alive = folder.alive
     if ours:
-        _unmount(place, lazy=lazy or not alive)
+        with _cut_off(folder, place, mounted):
+            _unmount(place, lazy=lazy or not alive)
     if lazy and alive:
         _stop(folder)
     if not _vanishes(folder, alive):
@@ -154,6 +160,28 @@ def _unmount(place: Path, *, lazy: bool) -> None:
         unmount_path(place, lazy=lazy)
     except OSError as exc:
         raise FusefsError(f"{place}: cannot unmount: {exc.strerror}") from exc
+
+
+@contextmanager
+def _cut_off(folder: Folder, place: Path, mounted: Mounted | None) -> Iterator[None]:
+    """Have the body, which unmounts, not wait for what programs that are gone had asked for.
+
+    What the kernel has taken out of sight nobody uses; all the same it waits for the reads under
+    way, each of which may last as long as its deadline when the origin is silent.
+    """
+    done = threading.Event()
+
+    def watch() -> None:
+        if not done.wait(_SETTLING) and topmost(place) != mounted:
+            _stop(folder)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
 
 
 def _stop(folder: Folder) -> None:

@@ -189,6 +189,19 @@ def test_stalled_origin_holds_no_end_up(tmp_path: Path, image: Path, way: str) -
         _assert_nothing_left(made, *pids)
 
 
+def test_reads_of_who_is_gone_hold_no_unmount_up(tmp_path: Path, image: Path) -> None:
+    with mount(tmp_path, image, options=(*EROFS, "--fault", "silent")) as made:
+        pids = made.supervisor, made.daemon
+        with subprocess.Popen(["cat", made.path / "big"], stdout=subprocess.DEVNULL) as reader:
+            until(lambda: made.status()["waiting_reads"])
+            reader.kill()
+        work = threading.Thread(target=unmount, args=(made.path,), kwargs={"state": made.state})
+        work.start()
+        work.join(20.0)
+        assert not work.is_alive()
+        _assert_nothing_left(made, *pids)
+
+
 def _read(path: Path, errors: list[int | None]) -> None:
     try:
         path.read_bytes()
