@@ -242,7 +242,9 @@ class Stage:
         """Run one fault, after an undisturbed run of its size, and print both."""
         fault = FAULTS[name]
         if fault.size not in self._undisturbed:
-            took = self._undisturbed[fault.size] = self._run("undisturbed", Fault("nothing"))
+            took = self._undisturbed[fault.size] = self._run(
+                "undisturbed", Fault("nothing", size=fault.size)
+            )
             print(f"undisturbed, {fault.size >> 20} MiB: {took:.1f} s", flush=True)
         took = self._run(name, fault)
         ratio = took / self._undisturbed[fault.size]
