@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from chunkstore.direct import cached
 from fixtures.command import Naiad
 from fixtures.mounting import until
 from fixtures.weights import safetensors
+from fusefs.diskahead import QUICK
 from fusefs.mounting.erofs import obstacle
 from rafs.builder import build
 from rafs.sources.directory import DirectorySource
@@ -79,8 +81,9 @@ def test_what_is_local_is_read_once_in_order(
     until(lambda: all(map(_dropped, files)))
     naiad.mount(image, "--driver", driver, "--prefetch", "none", mountpoint=mount)
     daemon = naiad.status(mount)["daemon"]
-    before = _disk_reads(daemon)
+    before, begun = _disk_reads(daemon), time.monotonic()
     assert _in_order(path, step) == FILES[name]
+    quick = time.monotonic() - begun < QUICK / 2 * len(FILES[name]) / MIB
     after = _disk_reads(daemon)
     assert after - before <= 1.05 * len(FILES[name])
     said = naiad.status(mount)
@@ -88,4 +91,5 @@ def test_what_is_local_is_read_once_in_order(
     if name == "plain":
         assert said["pushed_bytes"] == 0, "what is here needs no feed"
         assert isinstance(said["reads_ahead"], int)
-        assert not after - before or said["reads_ahead"] > 5, "fewer where the reader is held up"
+        if after > before and quick:  # a reader that is held up gets fewer, or none
+            assert said["reads_ahead"] > 5
