@@ -14,16 +14,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import msgspec
 
 from .listed import Found, ReadFile, real, regular
+from .texts import Texts, as_bytes
 from .tree import Node
 
 _NAMES = 16384
 """That are looked for at most."""
-
-_TEXT = 1 << 20
-"""Bytes of a module that are looked at."""
-
-_TEXTS = 64 << 20
-"""Bytes of all modules that are looked at, which takes some seconds."""
 
 _DEPTH = 8
 """Conditions within conditions."""
@@ -61,10 +56,9 @@ class NodeStart:
     """One start of a program."""
 
     def __init__(self, root: Node, read: ReadFile, found: Found) -> None:
-        self._root, self._read, self._found = root, read, found
+        self._root, self._texts, self._found = root, Texts(read), found
         self._packages: dict[bytes, Mapping[str, object]] = {}
         self._seen: set[Node] = set()
-        self._left = _TEXTS
         self._names = _NAMES
 
     def follow(self, words: Sequence[bytes], folder: bytes) -> None:
@@ -105,7 +99,7 @@ class NodeStart:
     def _asked(self, node: Node, path: bytes) -> Iterator[bytes]:
         """Yield where the modules are that a module asks for."""
         folder = posixpath.dirname(path)
-        for line in self._text(node).splitlines():
+        for line in self._texts.of(node).splitlines():
             if line.startswith(_INDENTED) and not _LISTED.match(line):
                 continue
             for match in _ASKED.finditer(line.partition(b" //")[0]):
@@ -143,7 +137,7 @@ class NodeStart:
         elif inner:
             return None
         target = _chosen(exports, _CONDITIONS | {how}, _DEPTH)
-        return posixpath.join(place, _bytes(target)) if target else None
+        return posixpath.join(place, as_bytes(target)) if target else None
 
     def _file(self, path: bytes) -> tuple[Node, bytes] | None:
         """Return the file that a module's place stands for."""
@@ -151,7 +145,7 @@ class NodeStart:
             if regular(self._root, path + suffix) is not None:
                 return real(self._root, path + suffix)
         main = self._package(path).get("main")
-        inner = [_bytes(main)] if isinstance(main, str) and main else []
+        inner = [as_bytes(main)] if isinstance(main, str) and main else []
         for name in inner:
             for suffix in (*_SUFFIXES, *(b"/" + index for index in _INDEXES)):
                 place = posixpath.join(path, name) + suffix
@@ -174,13 +168,8 @@ class NodeStart:
             path = posixpath.join(folder, b"package.json")
             if (node := regular(self._root, path)) is not None:
                 self._found(node, path)
-                self._packages[folder] = _decoded(self._text(node))
+                self._packages[folder] = _decoded(self._texts.of(node))
         return self._packages[folder]
-
-    def _text(self, node: Node) -> bytes:
-        text = self._read(node, 0, min(_TEXT, self._left))
-        self._left -= len(text)
-        return text
 
 
 def _above(folder: bytes) -> Iterator[bytes]:
@@ -216,7 +205,3 @@ def _decoded(text: bytes) -> Mapping[str, object]:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode(errors="surrogatepass")

@@ -13,16 +13,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from .imports import Import, imports
 from .listed import Found, ReadFile, real, regular
 from .pythonpath import Module, ModuleFinder, Python, path_files
+from .texts import Texts, as_bytes
 from .tree import Node
 
 _NAMES = 16384
 """That are looked for at most."""
-
-_TEXT = 1 << 20
-"""Bytes of a source that are looked at."""
-
-_TEXTS = 64 << 20
-"""Bytes of all sources that are looked at, which takes ten seconds."""
 
 _FOLDERS = 64
 """On the path at most."""
@@ -56,12 +51,11 @@ class PythonStart:
     """One start of an interpreter."""
 
     def __init__(self, root: Node, python: Python, read: ReadFile, found: Found) -> None:
-        self._root, self._read, self._found = root, read, found
+        self._root, self._texts, self._found = root, Texts(read), found
         self._python = python
         self._finder = ModuleFinder(root, python, read)
         self._modules: dict[bytes, Module | None] = {}
         self._path: list[bytes] = []
-        self._left = _TEXTS
 
     def follow(self, words: Sequence[bytes], folder: bytes, settings: Mapping[str, str]) -> None:
         """Tell what a call with *words* in *folder* reads; *settings* are its environment."""
@@ -69,7 +63,7 @@ class PythonStart:
         if all(settings.get(name, "") in _PLAIN for name in ("LC_ALL", "LC_CTYPE", "LANG")):
             for path in _LOCALES:
                 self._tell(path)
-        inner = settings.get("PYTHONPATH", "").encode(errors="surrogatepass").split(b":")
+        inner = as_bytes(settings.get("PYTHONPATH", "")).split(b":")
         self._path = [posixpath.join(folder, one) for one in inner if one]
         self._path += [python.library, posixpath.join(python.library, b"lib-dynload")]
         self._run(map(Import, _ALWAYS if python.minor >= _FREEZES else (*_ALWAYS, *_FIRST)))
@@ -96,7 +90,7 @@ class PythonStart:
         self._path.append(folder)
         for node in path_files(self._root, folder):
             self._found(node, folder)
-            text = self._text(node)
+            text = self._texts.of(node)
             for line in text.splitlines():
                 if line.startswith((b"import ", b"import\t")):
                     self._run(imports(line))
@@ -110,7 +104,7 @@ class PythonStart:
         if found is not None and stat.S_ISREG(found[0].mode):
             self._found(*found)
             self._path.insert(0, posixpath.dirname(found[1]))
-            self._run(imports(self._text(found[0]), main=True))
+            self._run(imports(self._texts.of(found[0]), main=True))
 
     def _main_module(self, name: bytes) -> None:
         above = name.rpartition(b".")[0]
@@ -170,12 +164,7 @@ class PythonStart:
     def _imports(self, module: Module, main: bool = False) -> Iterator[Import]:
         if module.source is None:
             return iter(())
-        return imports(self._text(module.source), main)
-
-    def _text(self, node: Node) -> bytes:
-        text = self._read(node, 0, min(_TEXT, self._left))
-        self._left -= len(text)
-        return text
+        return imports(self._texts.of(module.source), main)
 
 
 def _absolute(one: Import, module: Module | None) -> bytes | None:

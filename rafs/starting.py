@@ -17,6 +17,7 @@ from .listed import ReadFile, regular
 from .nodestart import NodeStart, is_node
 from .pythonpath import python_at
 from .pythonstart import PythonStart
+from .texts import as_bytes
 from .tree import Node
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -57,17 +58,13 @@ def files_of_start(root: Node, config: Mapping[str, object], read: ReadFile) -> 
     where = inner.get("WorkingDir")
     folder = where if isinstance(where, str) and where.startswith("/") else "/"
     settings = dict(word.partition("=")[::2] for word in _words(inner.get("Env")))
-    start = _Start(root, read, _bytes(folder), settings)
-    start.program(list(map(_bytes, words)), _PROGRAMS)
+    start = _Start(root, read, as_bytes(folder), settings)
+    start.program(list(map(as_bytes, words)), _PROGRAMS)
     return [node for node in start.found if node.size < _LARGE]
 
 
 def _words(value: object) -> list[str]:
     return [word for word in value if isinstance(word, str)] if isinstance(value, list) else []
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode(errors="surrogatepass")
 
 
 class _Start:
@@ -78,7 +75,7 @@ class _Start:
         self._root = root
         self._read = read
         self._folder = folder
-        self._search = _bytes(settings.get("PATH") or _PATH).split(b":")
+        self._search = as_bytes(settings.get("PATH") or _PATH).split(b":")
         self._settings = settings
         self._libraries = Libraries(root, read)
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from fixtures.swarmhosts import Hosts
+from fixtures.swarmhosts import Hosts, Told
 from p2p import messages, rendezvous, runs
 from p2p.scheduling.grants import WINDOW_LEAST, Grants
 from p2p.scheduling.hints import VISITORS
@@ -8,13 +8,19 @@ from p2p.scheduling.hints import VISITORS
 A, B, C, D = (bytes([n]) * 16 for n in range(1, 5))
 
 
-def test_a_piece_that_is_granted_is_waited_for_and_then_hinted() -> None:
+def _two_who_want() -> tuple[Hosts, Told, Told]:
+    """Return two hosts of which each reads the same piece."""
     swarm = Hosts()
     one, two = swarm.add(1), swarm.add(2)
     swarm.join(one)
     swarm.join(two)
     swarm.want(one, 0b1)
     swarm.want(two, 0b1)
+    return swarm, one, two
+
+
+def test_a_piece_that_is_granted_is_waited_for_and_then_hinted() -> None:
+    swarm, one, two = _two_who_want()
     assert one.grants == {0: None}
     assert (two.grants, two.waits) == ({}, 0b1)
     swarm.held(one, 0b1)
@@ -60,23 +66,13 @@ def test_grants_name_the_seed_and_several_seeds_have_shards() -> None:
 
 
 def test_a_lost_holder_loses_its_grants_at_once() -> None:
-    swarm = Hosts()
-    one, two = swarm.add(1), swarm.add(2)
-    swarm.join(one)
-    swarm.join(two)
-    swarm.want(one, 0b1)
-    swarm.want(two, 0b1)
+    swarm, one, two = _two_who_want()
     swarm.gone(one)
     assert two.grants == {0: None}
 
 
 def test_a_grant_without_a_sign_of_life_is_given_to_another() -> None:
-    swarm = Hosts()
-    one, two = swarm.add(1), swarm.add(2)
-    swarm.join(one)
-    swarm.join(two)
-    swarm.want(one, 0b1)
-    swarm.want(two, 0b1)
+    swarm, _, two = _two_who_want()
     swarm.wait(4.9)
     assert two.grants == {}
     swarm.wait(0.3)
