@@ -17,7 +17,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -188,7 +188,8 @@ def _stop(folder: Folder) -> None:
     """Make the mount's processes end: the supervisor by a signal, a daemon alone by asking it."""
     record = folder.read()
     if record is not None and record.is_kept:
-        os.kill(record.supervisor, signal.SIGTERM)
+        with suppress(ProcessLookupError):
+            os.kill(record.supervisor, signal.SIGTERM)
         return
     try:
         ask(folder, Command.STOP, PATIENCE)
